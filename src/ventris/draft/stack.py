@@ -1,0 +1,44 @@
+"""Several drafters by priority: the first that has something to say drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ventris.engine.parts import Commit, Drafter, DraftJob, RequestView
+from ventris.engine.tree import TokenTree
+
+
+class Stack:
+    """Asks its drafters in order for each request.
+
+    Args:
+        drafters: At least two, the preferred one first.
+    """
+
+    def __init__(self, drafters: Sequence[Drafter]) -> None:
+        self.drafters = list(drafters)
+        self.name = ",".join(drafter.name for drafter in drafters)
+        self.shape = "chain" if all(d.shape == "chain" for d in drafters) else "tree"
+        self.draws = any(d.draws for d in drafters)
+        self.taps = sorted({layer for d in drafters for layer in d.taps})
+
+    def start(self, request: RequestView) -> list[Any]:
+        return [drafter.start(request) for drafter in self.drafters]
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        trees = [TokenTree.root(job.root) for job in jobs]
+        silent = list(range(len(jobs)))
+        for index, drafter in enumerate(self.drafters):
+            if not silent:
+                break
+            asked = [replace(jobs[i], state=jobs[i].state[index]) for i in silent]
+            for i, tree in zip(silent, drafter.propose(asked), strict=True):
+                trees[i] = tree
+            silent = [i for i in silent if len(trees[i]) == 1]
+        return trees
+
+    def observe(self, state: list[Any], commit: Commit) -> None:
+        for drafter, own in zip(self.drafters, state, strict=True):
+            drafter.observe(own, commit)

@@ -1,0 +1,368 @@
+"""The engine: requests join and leave between steps, and share each step's forward."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.errors import BadInput, VentrisError
+from ventris.engine.parts import Commit, DraftRecord, Load, RequestView
+from ventris.engine.prefix import PrefixStore, shared_length
+from ventris.engine.randomness import Purpose
+from ventris.engine.request import Completion, FinishReason, Request, Stats
+from ventris.engine.sampling import SamplingState
+from ventris.engine.step import PARTS, Running, commit, draft, emit, score, verify
+from ventris.engine.stream import Stream
+from ventris.engine.target import Target
+from ventris.engine.text import Detokenizer, StopMatcher
+from ventris.engine.walk import Walk
+
+LONGEST_FIRST_BLOCK = 512
+"""Output rows reserved at admission when no memory limit is set; longer outputs grow the cache."""
+
+SCRATCH_ROWS = 64
+"""Rows reserved for the nodes of a tree."""
+
+WORTH_WAITING = 32
+"""Shared prompt tokens from which a request waits for another one that is just computing them."""
+
+
+@dataclass(slots=True)
+class Event:
+    """What a step brought for one request.
+
+    Attributes:
+        text: New text that is safe to show.
+        sources: Where each of the new tokens came from.
+    """
+
+    completion: Completion
+    tokens: list[int]
+    text: str
+    sources: list[str]
+    finished: bool
+
+
+class Engine:
+    """Runs requests on one target.
+
+    Args:
+        target: The model that decides.
+        max_batch: Requests that decode side by side; others wait their turn.
+        chunk: Prompt tokens read in one step, all requests together.
+        ledger: Books the memory of all caches; give it a limit to bound them.
+        prefix_bytes: How much memory finished requests' caches may keep for later prompts.
+        detokenizer: Makes a detokenizer for one request; needed for text and stop strings.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        max_batch: int = 8,
+        chunk: int = 128,
+        ledger: MemoryLedger | None = None,
+        prefix_bytes: int = 0,
+        detokenizer: Callable[[], Detokenizer] | None = None,
+    ) -> None:
+        if max_batch < 1 or chunk < 1:
+            raise BadInput("max_batch and chunk must be 1 or more")
+        self.target = target
+        self.max_batch = max_batch
+        self.chunk = chunk
+        self.ledger = ledger if ledger is not None else MemoryLedger()
+        self.prefixes = PrefixStore(prefix_bytes)
+        self.running: list[Running] = []
+        self.draft_seconds: dict[str, float] = {}
+        self._waiting: deque[tuple[Request, Completion, float]] = deque()
+        self._detokenizer = detokenizer
+
+    # Requests in and out.
+
+    def add(self, request: Request) -> Completion:
+        """Queue a request and return the completion that it will fill.
+
+        Raises:
+            BadInput, Incompatible: if it cannot be served; nothing is queued then.
+        """
+        request.check()
+        room = self.target.context_length - len(request.prompt)
+        if room < 1:
+            raise BadInput(
+                f"the prompt has {len(request.prompt)} tokens, but the model's context holds "
+                f"{self.target.context_length}; shorten the prompt"
+            )
+        if any(token >= self.target.vocab_size or token < -1 for token in request.prompt):
+            raise BadInput("the prompt holds a token outside the vocabulary; is this the model's tokenizer?")
+        if request.stop and self._detokenizer is None:
+            raise BadInput("stop strings need an engine with a detokenizer; give stop token ids instead")
+        request.max_new_tokens = min(request.max_new_tokens, room)
+        completion = Completion(
+            request.prompt,
+            guarantee=request.guarantee(),
+            stats=Stats(prompt_tokens=len(request.prompt), seconds=dict.fromkeys(PARTS, 0.0)),
+            logprobs=[] if request.logprobs is not None else None,
+            trace=request.trace,
+        )
+        self._waiting.append((request, completion, perf_counter()))
+        return completion
+
+    def cancel(self, completion: Completion) -> None:
+        """End a request now; its memory is free when this returns."""
+        for waiting in [entry for entry in self._waiting if entry[1] is completion]:
+            self._waiting.remove(waiting)
+            completion.finish_reason = "cancelled"
+        for running in [r for r in self.running if r.completion is completion]:
+            self._finish(running, "cancelled")
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.running or self._waiting)
+
+    def run(self) -> Iterator[Event]:
+        """Step until nothing is left to do, yielding events as they come."""
+        while self.busy:
+            yield from self.step()
+
+    def close(self) -> None:
+        """Cancel everything and give all memory back."""
+        for _, completion, _ in self._waiting:
+            completion.finish_reason = "cancelled"
+        self._waiting.clear()
+        for running in list(self.running):
+            self._finish(running, "cancelled")
+        self.prefixes.clear()
+
+    # One step.
+
+    def step(self) -> list[Event]:
+        """Advance every running request by one step."""
+        started = perf_counter()
+        events = self._admit()
+        deciding, reading = self._divide()
+        load = Load(
+            len(deciding),
+            sum(count for _, count in reading),
+            None if self.ledger.limit is None else self.ledger.limit - self.ledger.total,
+            self.draft_seconds,
+        )
+        drafting = perf_counter()
+        trees = draft(deciding, load, self._measured)
+        scoring = perf_counter()
+        try:
+            scored, read = score(deciding, trees, reading, self.chunk)
+        except MemoryError as error:
+            return [*events, *self._give_way(error)]
+        verifying = perf_counter()
+        walks: list[tuple[Running, Walk]] = []
+        guide_seconds = 0.0
+        for entry in scored:
+            walk = verify(entry)
+            if isinstance(walk, VentrisError):
+                events.append(self._fail(entry.running, walk))
+                continue
+            commit(entry, walk)
+            guide_seconds += walk.guide_seconds
+            walks.append((entry.running, walk))
+        for (running, count), result in zip(reading, read, strict=True):
+            fed = running.stream.pending[:count]
+            running.stream.fed(count)
+            if running.request.drafter is not None:
+                running.request.drafter.observe(
+                    running.draft_state, Commit(None, (), None, fed, result.hidden)
+                )
+        verified = perf_counter()
+        for running, walk in walks:
+            if running.request.drafter is not None:
+                running.request.policy.observe(running.record, walk.tree, walk.path, verified - drafting)
+            events.append(self._emit(running, walk, len(walks)))
+        ended = perf_counter()
+        times = {
+            "draft": scoring - drafting,
+            "target": verifying - scoring,
+            "guide": guide_seconds,
+            "verify": verified - verifying - guide_seconds,
+            "other": (drafting - started) + (ended - verified),
+        }
+        for running, _ in walks:
+            seconds = running.completion.stats.seconds
+            for part, spent in times.items():
+                seconds[part] += spent
+            if running.request.trace is not None:
+                running.request.trace.steps[-1].seconds = times
+        return events
+
+    def _divide(self) -> tuple[list[Running], list[tuple[Running, int]]]:
+        """Who decides on a token in this step, and who reads how many prompt tokens."""
+        deciding, reading = [], []
+        room = self.chunk
+        for running in self.running:
+            waiting = len(running.stream.pending) - 1
+            if waiting <= room:
+                deciding.append(running)
+                room -= waiting
+            elif room > 0:
+                reading.append((running, room))
+                room = 0
+        return deciding, reading
+
+    def _measured(self, drafter: str, seconds: float) -> None:
+        known = self.draft_seconds.get(drafter, seconds)
+        self.draft_seconds[drafter] = known + 0.1 * (seconds - known)
+
+    def _emit(self, running: Running, walk: Walk, batch_size: int) -> Event:
+        before = len(running.completion.tokens)
+        emit(running, walk, batch_size)
+        completion = running.completion
+        now = perf_counter() - running.admitted
+        if before == 0:
+            completion.stats.first_token_seconds = now
+        completion.stats.total_seconds = now
+        if completion.finish_reason is not None:
+            self._finish(running, completion.finish_reason)
+        text, running.piece = running.piece, ""
+        completion.text += text
+        tokens = completion.tokens[before:]
+        sources = walk.sources[: len(tokens)]
+        return Event(completion, tokens, text, sources, completion.finish_reason is not None)
+
+    # Admission and leaving.
+
+    def _admit(self) -> list[Event]:
+        events = []
+        while self._waiting and len(self.running) < self.max_batch:
+            request, completion, _ = self._waiting[0]
+            if self._prefix_is_coming(request):
+                break
+            try:
+                running = self._start(request, completion)
+            except MemoryError as error:
+                if self.running or self.prefixes.shrink():
+                    break
+                self._waiting.popleft()
+                completion.finish_reason, completion.error = "error", str(error)
+                events.append(Event(completion, [], "", [], True))
+                continue
+            except VentrisError as error:
+                self._waiting.popleft()
+                completion.finish_reason, completion.error = "error", str(error)
+                events.append(Event(completion, [], "", [], True))
+                continue
+            self._waiting.popleft()
+            self.running.append(running)
+        return events
+
+    def _prefix_is_coming(self, request: Request) -> bool:
+        """True if a running request is reading a beginning that this one shares."""
+        if not request.share_prefix:
+            return False
+        prompt = list(request.prompt)
+        for running in self.running:
+            if running.reading and running.request.share_prefix and not running.request.embeddings:
+                shared = shared_length(list(running.request.prompt), prompt)
+                if shared - running.stream.cache.length >= WORTH_WAITING:
+                    return True
+        return False
+
+    def _start(self, request: Request, completion: Completion) -> Running:
+        tokens = list(request.prompt)
+        view = RequestView(
+            self.target,
+            request.prompt,
+            tokens,
+            request.sampling,
+            request.max_new_tokens,
+            request.end_ids,
+            self.ledger,
+            getattr(request.verifier, "draft_purpose", Purpose.DRAFT),
+        )
+        sampling = SamplingState(
+            request.sampling,
+            request.prompt,
+            sorted(request.end_ids),
+            request.max_new_tokens,
+            self.target.vocab_size,
+        )
+        output = request.max_new_tokens
+        if self.ledger.limit is None:
+            output = min(output, LONGEST_FIRST_BLOCK)
+        capacity = len(tokens) + output + SCRATCH_ROWS
+        cache = self._shared_cache(request, tokens)
+        if cache is not None:
+            completion.stats.reused_tokens = cache.length
+            cache.expect(capacity)
+        stream = Stream(self.target, tokens, request.embeddings, cache, capacity, self.ledger)
+        stream.cache.reserve(1)
+        drafter = request.drafter
+        detokenizer = self._detokenizer() if self._detokenizer else None
+        return Running(
+            request=request,
+            view=view,
+            stream=stream,
+            sampling=sampling,
+            completion=completion,
+            guides=[(guide.name, guide.start(view)) for guide in sorted(request.guides, key=_masks)],
+            draft_state=drafter.start(view) if drafter else None,
+            record=DraftRecord(view, drafter.name if drafter else ""),
+            detokenizer=detokenizer,
+            stops=StopMatcher(request.stop),
+            admitted=perf_counter(),
+        )
+
+    def _shared_cache(self, request: Request, tokens: list[int]) -> KVCache | None:
+        """A fork of the longest known cache for a beginning of the prompt, the root left out."""
+        if not request.share_prefix or request.embeddings or (request.drafter and request.drafter.taps):
+            # A drafter that reads hidden rows needs them for the whole prompt.
+            return None
+        best, source = self.prefixes.match(tokens)
+        for running in self.running:
+            if running.request.embeddings or not running.request.share_prefix:
+                continue
+            held = running.stream.cache
+            shared = min(shared_length(running.view.tokens, tokens), held.length)
+            if shared > best:
+                best, source = shared, held
+        best = min(best, len(tokens) - 1)
+        if source is None or best < 1:
+            return None
+        fork = source.fork()
+        fork.truncate(best)
+        return fork
+
+    def _give_way(self, error: MemoryError) -> list[Event]:
+        """Free memory in the middle of a step: kept prefixes first, then the youngest request."""
+        for running in self.running:
+            running.stream.discard()
+        if self.prefixes.shrink():
+            return []
+        return [self._fail(self.running[-1], error)]
+
+    def _fail(self, running: Running, error: Exception) -> Event:
+        running.completion.error = str(error)
+        self._finish(running, "error")
+        return Event(running.completion, [], "", [], True)
+
+    def _finish(self, running: Running, reason: FinishReason) -> None:
+        completion = running.completion
+        completion.finish_reason = reason
+        if running.detokenizer is not None and not running.stops.stopped:
+            running.piece += running.stops.push(running.detokenizer.finish()) + running.stops.flush()
+        verdicts = [state.valid for _, state in running.guides if hasattr(state, "valid")]
+        completion.valid = all(verdicts) if verdicts else None
+        self.running.remove(running)
+        cache = running.stream.cache
+        kept = running.view.tokens[: cache.length]
+        whole = reason in ("stop", "length") and not running.request.embeddings and cache.length
+        if self.prefixes.limit and whole and running.request.share_prefix:
+            self.prefixes.put(kept, cache)
+        else:
+            cache.release()
+        for _, state in running.guides:
+            for stream in getattr(state, "streams", ()):
+                stream.cache.release()
+
+
+def _masks(guide: object) -> bool:
+    return bool(getattr(guide, "masks", False))

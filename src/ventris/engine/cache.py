@@ -1,0 +1,292 @@
+"""The key/value cache of one sequence: append a tree, commit a path, fork, truncate, keep rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """The sizes that a model fixes for its caches."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one position takes over all layers, keys and values."""
+        return self.layers * 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
+
+
+class MemoryLedger:
+    """Counts bytes by named owner, and refuses what would pass the limit.
+
+    Args:
+        limit: Bytes that all owners together may hold; ``None`` for no limit.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.held: dict[str, int] = {}
+        self.peak = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes held by all owners."""
+        return sum(self.held.values())
+
+    def charge(self, owner: str, size: int) -> None:
+        """Book ``size`` bytes (negative: give back) on ``owner``.
+
+        Raises:
+            MemoryError: when the limit would be passed; nothing is booked then.
+        """
+        total = self.total + size
+        if size > 0 and self.limit is not None and total > self.limit:
+            raise MemoryError(
+                f"the cache of {owner!r} needs {size:,} more bytes, but the budget of {self.limit:,} "
+                f"bytes has {self.limit - self.total:,} left; raise the budget or shorten the request"
+            )
+        self.held[owner] = self.held.get(owner, 0) + size
+        self.peak = max(self.peak, total)
+
+
+class Storage:
+    """One contiguous block of cache rows, ``data: [layers, 2, kv_heads, capacity, head_dim]``.
+
+    Keys are index 0 and values index 1 of the second axis. ``users`` counts the caches that read the
+    block; a cache writes only into a block of which it is the sole user, which is what makes a fork
+    copy-on-write.
+    """
+
+    __slots__ = ("capacity", "data", "ledger", "owner", "users")
+
+    def __init__(self, layout: CacheLayout, capacity: int, ledger: MemoryLedger, owner: str) -> None:
+        ledger.charge(owner, capacity * layout.row_bytes)
+        self.data = torch.empty(
+            (layout.layers, 2, layout.kv_heads, capacity, layout.head_dim),
+            dtype=layout.dtype,
+            device=layout.device,
+        )
+        self.capacity = capacity
+        self.ledger = ledger
+        self.owner = owner
+        self.users = 1
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.numel() * self.data.element_size()
+
+    def release(self) -> None:
+        """Drop one user; the last one gives the bytes back."""
+        self.users -= 1
+        if self.users == 0:
+            self.ledger.charge(self.owner, -self.nbytes)
+
+
+@dataclass(slots=True)
+class Span:
+    """Rows ``0 .. used-1`` of a storage, as one stretch of a sequence.
+
+    Attributes:
+        first_position: Position of row 0 when the rows are consecutive.
+        positions: int32 ``[layers, used]`` when they are not (rows were dropped); such a span is
+            closed: nothing is appended to it.
+    """
+
+    storage: Storage
+    used: int
+    first_position: int
+    positions: Tensor | None = None
+
+
+class KVCache:
+    """Keys and values of one sequence in one model.
+
+    The committed rows are a list of spans, usually one. A forward pass writes the rows of its nodes
+    behind the last committed row (the scratch region); :meth:`commit` then keeps the rows of the
+    accepted path. Rows that are not committed are overwritten by the next forward.
+
+    Attributes:
+        length: Number of committed rows.
+        next_position: Position of the token that comes next; equals ``length`` unless rows were
+            dropped by :meth:`keep`.
+    """
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        capacity: int = 64,
+        ledger: MemoryLedger | None = None,
+        owner: str = "cache",
+    ) -> None:
+        self.layout = layout
+        self.ledger = ledger if ledger is not None else MemoryLedger()
+        self.owner = owner
+        self.length = 0
+        self.next_position = 0
+        self.spans: list[Span] = []
+        self._hint = max(capacity, 1)
+
+    def expect(self, capacity: int) -> None:
+        """Size the next block for a sequence that will grow to about ``capacity`` rows."""
+        self._hint = capacity
+
+    def reserve(self, nodes: int) -> Span:
+        """Make room for ``nodes`` scratch rows behind the committed ones and return the tail span.
+
+        Raises:
+            MemoryError: when the ledger's limit would be passed.
+        """
+        if self.spans:
+            tail = self.spans[-1]
+            writable = tail.storage.users == 1 and tail.positions is None
+            if writable and tail.used + nodes <= tail.storage.capacity:
+                return tail
+            if writable:
+                return self._grow(tail, tail.used + nodes)
+        capacity = max(self._hint - self.length, nodes, 16)
+        tail = Span(Storage(self.layout, capacity, self.ledger, self.owner), 0, self.next_position)
+        if self.spans and self.spans[-1].used == 0:
+            self.spans.pop().storage.release()
+        self.spans.append(tail)
+        return tail
+
+    def _grow(self, tail: Span, needed: int) -> Span:
+        bigger = Storage(self.layout, max(needed, 2 * tail.storage.capacity), self.ledger, self.owner)
+        # Scratch rows may already hold a half-built draft, so all rows are carried over.
+        bigger.data[..., : tail.storage.capacity, :].copy_(tail.storage.data)
+        tail.storage.release()
+        tail.storage = bigger
+        return tail
+
+    def commit(self, path: Sequence[int]) -> None:
+        """Keep the scratch rows ``path`` (ascending), in that order, as the next committed rows."""
+        kept = len(path)
+        if kept == 0:
+            return
+        tail = self.spans[-1]
+        if path[-1] != kept - 1:
+            first = next(i for i, row in enumerate(path) if row != i)
+            rows = torch.tensor(path[first:], device=self.layout.device) + tail.used
+            data = tail.storage.data
+            data[..., tail.used + first : tail.used + kept, :] = data.index_select(3, rows)
+        tail.used += kept
+        self.length += kept
+        self.next_position += kept
+
+    def truncate(self, length: int) -> None:
+        """Forget the rows from ``length`` on.
+
+        Raises:
+            ValueError: if ``length`` is not between 0 and the present length.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot truncate a cache of {self.length} rows to {length}")
+        surplus = self.length - length
+        while surplus:
+            tail = self.spans[-1]
+            dropped = min(surplus, tail.used)
+            tail.used -= dropped
+            surplus -= dropped
+            if tail.positions is not None:
+                self.next_position = int(tail.positions[:, tail.used :].min())
+                tail.positions = tail.positions[:, : tail.used]
+            else:
+                self.next_position = tail.first_position + tail.used
+            if tail.used == 0 and len(self.spans) > 1:
+                self.spans.pop().storage.release()
+        self.length = length
+
+    def fork(self) -> KVCache:
+        """A second cache with the same rows; neither sees what the other appends.
+
+        Nothing is copied: both read the same blocks and open a block of their own when they append.
+        """
+        twin = KVCache(self.layout, self._hint, self.ledger, self.owner)
+        twin.length = self.length
+        twin.next_position = self.next_position
+        for span in self.spans:
+            if span.used:
+                span.storage.users += 1
+                twin.spans.append(Span(span.storage, span.used, span.first_position, span.positions))
+        return twin
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only some committed rows, with their original positions.
+
+        Args:
+            rows: int64 row indices, ascending: ``[n]`` for all layers alike, or ``[layers, n]`` to
+                keep different rows in each layer (equally many in each).
+        """
+        if rows.dim() == 1:
+            rows = rows.expand(self.layout.layers, -1)
+        data = torch.cat([span.storage.data[..., : span.used, :] for span in self.spans], dim=3)
+        positions = self.positions()
+        storage = Storage(self.layout, max(rows.shape[1], 1), self.ledger, self.owner)
+        index = rows.to(data.device)[:, None, None, :, None].expand(-1, 2, data.shape[2], -1, data.shape[4])
+        storage.data[..., : rows.shape[1], :] = data.gather(3, index)
+        kept_positions = positions.gather(1, rows.to(positions.device)).to(torch.int32).contiguous()
+        following = self.next_position
+        self.release()
+        self.spans = [Span(storage, rows.shape[1], 0, kept_positions)]
+        self.length = rows.shape[1]
+        self.next_position = following
+
+    def positions(self) -> Tensor:
+        """Position of every committed row in every layer, int64 ``[layers, length]``."""
+        parts = []
+        for span in self.spans:
+            if span.positions is not None:
+                parts.append(span.positions.to(torch.int64).cpu())
+            else:
+                row = torch.arange(span.first_position, span.first_position + span.used)
+                parts.append(row.expand(self.layout.layers, -1))
+        if not parts:
+            return torch.empty((self.layout.layers, 0), dtype=torch.int64)
+        return torch.cat(parts, dim=1)
+
+    def rows(self, layer: int, scratch: int = 0) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, each ``[kv_heads, length + scratch, head_dim]``.
+
+        The first ``scratch`` rows behind the committed ones are included. A view where the cache has
+        one span, a copy otherwise.
+        """
+        if not self.spans:
+            empty = torch.empty(
+                (self.layout.kv_heads, 0, self.layout.head_dim),
+                dtype=self.layout.dtype,
+                device=self.layout.device,
+            )
+            return empty, empty
+        *front, tail = self.spans
+        keys = [span.storage.data[layer, 0, :, : span.used] for span in front]
+        values = [span.storage.data[layer, 1, :, : span.used] for span in front]
+        keys.append(tail.storage.data[layer, 0, :, : tail.used + scratch])
+        values.append(tail.storage.data[layer, 1, :, : tail.used + scratch])
+        if len(keys) == 1:
+            return keys[0], values[0]
+        return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all blocks this cache reads, shared ones included."""
+        return sum(span.storage.nbytes for span in self.spans)
+
+    def release(self) -> None:
+        """Give all blocks back; the cache is empty afterwards and may be used again."""
+        for span in self.spans:
+            span.storage.release()
+        self.spans = []
+        self.length = 0
+        self.next_position = 0
+
+    def __del__(self) -> None:
+        self.release()

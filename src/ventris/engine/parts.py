@@ -1,0 +1,289 @@
+"""The contracts of the four kinds of part that plug into the loop beside the target.
+
+All parts are shared by many requests. What a part remembers about one request lives in the state object
+that its ``start`` returns; the engine keeps that object with the request and hands it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from ventris.engine.cache import MemoryLedger
+from ventris.engine.randomness import PositionRandomness, Purpose
+from ventris.engine.sampling import Sampling
+from ventris.engine.stream import Stream
+from ventris.engine.target import Target
+from ventris.engine.tree import TokenTree
+
+if TYPE_CHECKING:
+    from ventris.engine.walk import Walk
+
+
+@dataclass(slots=True)
+class RequestView:
+    """What a part may know about the request it serves.
+
+    Attributes:
+        prompt: Prompt tokens (-1 where an embedding stands).
+        tokens: Prompt and output so far, the same list all along; read it, never write it.
+        ledger: Where caches that the part opens are booked.
+        draft_purpose: Which random draws a sampling drafter uses. Normally its own; where the verifier
+            always keeps the target's own draw (``draft_purpose`` of :class:`Verifier`), the target's, so
+            that draft and target tend to choose alike.
+    """
+
+    target: Target
+    prompt: Sequence[int]
+    tokens: list[int]
+    sampling: Sampling
+    max_new_tokens: int
+    end_ids: frozenset[int]
+    ledger: MemoryLedger
+    draft_purpose: Purpose = Purpose.DRAFT
+
+    @property
+    def generated(self) -> int:
+        """Output tokens so far."""
+        return len(self.tokens) - len(self.prompt)
+
+    @property
+    def remaining(self) -> int:
+        """Output tokens still allowed."""
+        return self.max_new_tokens - self.generated
+
+    def randomness(self, purpose: Purpose, ahead: int = 0) -> PositionRandomness:
+        """The draws for the output token ``ahead`` places after the next one."""
+        return PositionRandomness(self.sampling.seed, purpose, self.generated + ahead)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a drafter may propose: ``nodes`` besides the root, at most ``depth`` deep."""
+
+    nodes: int
+    depth: int
+
+    def minimum(self, other: Budget) -> Budget:
+        return Budget(min(self.nodes, other.nodes), min(self.depth, other.depth))
+
+
+NO_DRAFT = Budget(0, 0)
+
+
+# ---------------------------------------------------------------------------------------- drafters
+
+
+@dataclass(slots=True)
+class DraftJob:
+    """One request that wants a draft.
+
+    Attributes:
+        state: What :meth:`Drafter.start` returned for it.
+        budget: Upper limits; a drafter may propose less, or a bare root.
+        root: The last committed token.
+        guides: Guide states to prune the draft with, forked already at the root, or empty; a drafter
+            may ignore them.
+    """
+
+    request: RequestView
+    state: Any
+    budget: Budget
+    root: int
+    guides: Sequence[GuideState] = ()
+
+
+@dataclass(slots=True)
+class Commit:
+    """What the loop kept in a step, told to drafters.
+
+    Attributes:
+        tree: The verified tree; ``None`` while the prompt is being read.
+        path: Accepted nodes, the root first; empty while the prompt is being read.
+        next_token: The token after the path, the next root; ``None`` while the prompt is being read.
+        tokens: Tokens whose rows entered the target's cache in this step.
+        hidden: For each layer in :attr:`Drafter.taps`, the hidden rows of ``tokens``, ``[n, hidden]``.
+    """
+
+    tree: TokenTree | None
+    path: Sequence[int]
+    next_token: int | None
+    tokens: Sequence[int]
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Drafter(Protocol):
+    """Answers: what may come next?
+
+    Attributes:
+        name: As in the registry.
+        shape: ``"chain"`` if every tree it proposes is a single path, else ``"tree"``.
+        draws: True if it samples its tokens and records ``draft_probs``; false for point-mass drafts.
+        taps: Target layers whose hidden rows it wants in :class:`Commit`.
+    """
+
+    name: str
+    shape: str
+    draws: bool
+    taps: Sequence[int]
+
+    def start(self, request: RequestView) -> Any:
+        """State for a new request."""
+        ...
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        """A tree for each job; ``TokenTree.root(job.root)`` where there is nothing to say."""
+        ...
+
+    def observe(self, state: Any, commit: Commit) -> None:
+        """Learn what was kept; called once a step for every request, drafted or not."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------ guides
+
+
+@dataclass(slots=True)
+class Needs:
+    """Extra work that a guide asks for before the forward, run in the same batch.
+
+    Attributes:
+        streams: Streams of its own whose models score the same tree.
+        taps: Target layers whose hidden rows it reads.
+    """
+
+    streams: Sequence[Stream] = ()
+    taps: Sequence[int] = ()
+
+
+class NodeView(Protocol):
+    """What a guide may read about the node it adjusts."""
+
+    @property
+    def request(self) -> RequestView: ...
+
+    def hidden(self, layer: int) -> Tensor:
+        """The target's hidden row at a tapped layer, ``[hidden]``."""
+        ...
+
+    def logits_of(self, stream: Stream) -> Tensor:
+        """Logits of a stream of the guide's own at the same node, ``[vocab]``."""
+        ...
+
+
+class GuideState(Protocol):
+    """A guide's memory for one request: a function of the prefix, moved forward token by token.
+
+    It only ever moves over *kept* tokens, so it needs no rollback. Optional further members:
+    ``fork() -> GuideState`` (an independent copy, so that a drafter can be guided),
+    ``needs(tree) -> Needs``, ``forced() -> list[int]`` (tokens that must come next) and
+    ``valid -> bool`` (whether the text so far satisfies the guide).
+    """
+
+    def adjust(self, logits: Tensor, view: NodeView) -> Tensor:
+        """Logits ``[vocab]`` of the token after the present prefix; may change them in place."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """The prefix grew by one token."""
+        ...
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """Answers: what should the distribution be instead?
+
+    Attributes:
+        name: As in the registry.
+        masks: True if it forbids tokens; such guides are applied after those that do arithmetic.
+    """
+
+    name: str
+    masks: bool
+
+    def start(self, request: RequestView) -> GuideState:
+        """State for a new request."""
+        ...
+
+
+# --------------------------------------------------------------------------------------- verifiers
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """Answers: which drafted path is kept, and what is the next token?
+
+    Attributes:
+        name: As in the registry.
+        exact: True if the output follows the guided target's own distribution.
+        greedy_only: True if it makes sense at temperature 0 alone.
+        chain_only: True if it takes only drafts with a single path.
+
+    An optional attribute ``draft_purpose`` lets drafters sample with the verifier's own random numbers;
+    only a verifier whose outcome does not depend on the draft may set it.
+    """
+
+    name: str
+    exact: bool
+    greedy_only: bool
+    chain_only: bool
+
+    def select(self, walk: Walk) -> None:
+        """Walk from the root by :meth:`Walk.take` until the walk is closed."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------- policies
+
+
+@dataclass(slots=True)
+class DraftRecord:
+    """One request as a policy sees it.
+
+    Attributes:
+        memory: What the policy wants to remember about the request; ``None`` at first.
+    """
+
+    request: RequestView
+    drafter: str
+    memory: Any = None
+
+
+@dataclass(slots=True)
+class Load:
+    """The batch as a policy sees it.
+
+    Attributes:
+        running: Requests that decode in this step.
+        other_nodes: Nodes of the step that the policy has no say in (prompt chunks).
+        memory_left: Bytes left in the ledger, ``None`` without a limit.
+        draft_seconds: Running mean of what a drafting call took, by drafter.
+    """
+
+    running: int
+    other_nodes: int = 0
+    memory_left: int | None = None
+    draft_seconds: dict[str, float] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Answers: how much to draft, and when to spend more?"""
+
+    name: str
+
+    def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+        """Before drafting: a budget for each request."""
+        ...
+
+    def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
+        """Before verifying: the part of each tree that is worth scoring."""
+        ...
+
+    def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
+        """After verifying: the verified tree, the accepted nodes, and how long the step took."""
+        ...

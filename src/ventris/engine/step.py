@@ -1,0 +1,238 @@
+"""One decoding step over many requests: plan, draft, score, verify, commit.
+
+Plain autoregressive decoding is this step with trees that are bare roots; there is no second path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from ventris.engine.errors import VentrisError
+from ventris.engine.parts import (
+    NO_DRAFT,
+    Budget,
+    Commit,
+    DraftJob,
+    DraftRecord,
+    GuideState,
+    Load,
+    Needs,
+    RequestView,
+)
+from ventris.engine.request import Completion, Request, TokenLogprob
+from ventris.engine.sampling import SamplingState, log_probability, most_probable
+from ventris.engine.stream import ForwardResult, Stream, forward
+from ventris.engine.target import Rows
+from ventris.engine.text import Detokenizer, StopMatcher
+from ventris.engine.trace import StepTrace
+from ventris.engine.tree import TokenTree
+from ventris.engine.walk import Walk
+
+PARTS = ("draft", "target", "guide", "verify", "other")
+
+
+@dataclass(slots=True)
+class Running:
+    """A request in the engine, with everything that is remembered about it."""
+
+    request: Request
+    view: RequestView
+    stream: Stream
+    sampling: SamplingState
+    completion: Completion
+    guides: list[tuple[str, GuideState]]
+    draft_state: Any
+    record: DraftRecord
+    detokenizer: Detokenizer | None
+    stops: StopMatcher
+    admitted: float
+    piece: str = ""
+    new_tokens: list[int] = field(default_factory=list)
+
+    @property
+    def reading(self) -> bool:
+        """True while prompt tokens besides the root wait to be fed."""
+        return len(self.stream.pending) > 1
+
+    @property
+    def taps(self) -> Sequence[int]:
+        """Target layers that the drafter wants to see."""
+        return self.request.drafter.taps if self.request.drafter else ()
+
+
+@dataclass(slots=True)
+class Scored:
+    """A request's tree with what the models said of it."""
+
+    running: Running
+    tree: TokenTree
+    result: ForwardResult
+    guide_results: dict[int, ForwardResult]
+
+
+def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float], None]) -> list[TokenTree]:
+    """A tree for each request: policies plan, drafters propose, policies trim.
+
+    Args:
+        measured: Told each drafting call's name and seconds.
+    """
+    trees = [TokenTree.root(running.stream.pending[-1]) for running in batch]
+    able = [i for i, r in enumerate(batch) if r.request.drafter and not r.reading and r.view.remaining > 1]
+    if not able:
+        return trees
+    budgets: dict[int, Budget] = {}
+    for policy, members in _by_part(able, lambda i: batch[i].request.policy):
+        planned = policy.plan([batch[i].record for i in members], load)
+        for i, budget in zip(members, planned, strict=True):
+            # The last token allowed is the target's own, so a draft need not reach it.
+            budgets[i] = budget.minimum(Budget(budget.nodes, batch[i].view.remaining - 1))
+    drafting = [i for i in able if budgets[i].minimum(NO_DRAFT) != budgets[i]]
+    for drafter, members in _by_part(drafting, lambda i: batch[i].request.drafter):
+        started = perf_counter()
+        jobs = [_draft_job(batch[i], budgets[i]) for i in members]
+        for i, tree in zip(members, drafter.propose(jobs), strict=True):
+            trees[i] = tree
+        measured(drafter.name, perf_counter() - started)
+    for policy, members in _by_part(drafting, lambda i: batch[i].request.policy):
+        kept = policy.trim([batch[i].record for i in members], [trees[i] for i in members], load)
+        for i, tree in zip(members, kept, strict=True):
+            trees[i] = tree
+    return trees
+
+
+def _by_part(indices: Sequence[int], part_of: Callable[[int], Any]) -> list[tuple[Any, list[int]]]:
+    groups: dict[int, tuple[Any, list[int]]] = {}
+    for index in indices:
+        part = part_of(index)
+        groups.setdefault(id(part), (part, []))[1].append(index)
+    return list(groups.values())
+
+
+def _draft_job(running: Running, budget: Budget) -> DraftJob:
+    guided = getattr(running.request.drafter, "guided", False)
+    forks = [state.fork() for _, state in running.guides if hasattr(state, "fork")] if guided else []
+    return DraftJob(running.view, running.draft_state, budget, running.stream.pending[-1], forks)
+
+
+def score(
+    batch: Sequence[Running], trees: Sequence[TokenTree], reading: Sequence[tuple[Running, int]], chunk: int
+) -> tuple[list[Scored], list[ForwardResult]]:
+    """One forward a model: all trees, and the prompt chunks of the requests still reading.
+
+    Guides' own streams score the same trees; those of the target's model join its pass. A guide stream
+    that lies far behind is brought up in chunks first.
+    """
+    entries: list[tuple[Stream, Rows, Sequence[int]]] = []
+    owners: list[tuple[int, int]] = []
+    for index, (running, tree) in enumerate(zip(batch, trees, strict=True)):
+        needs = [_needs(state, tree) for _, state in running.guides]
+        taps = [layer for need in needs for layer in need.taps]
+        entries.append((running.stream, running.stream.rows(tree, range(len(tree))), [*running.taps, *taps]))
+        owners.append((index, 0))
+        for stream in {id(s): s for need in needs for s in need.streams}.values():
+            while len(stream.pending) > chunk:
+                forward([(stream, stream.feed(chunk), ())])
+                stream.fed(chunk)
+            entries.append((stream, stream.rows(tree, range(len(tree))), ()))
+            owners.append((index, id(stream)))
+    for running, count in reading:
+        entries.append((running.stream, running.stream.feed(count), running.taps))
+    results = forward(entries)
+    scored: list[Scored] = []
+    for (index, stream_id), result in zip(owners, results, strict=False):
+        if stream_id:
+            scored[index].guide_results[stream_id] = result
+        else:
+            scored.append(Scored(batch[index], trees[index], result, {}))
+    return scored, results[len(owners) :]
+
+
+def _needs(state: GuideState, tree: TokenTree) -> Needs:
+    needs = getattr(state, "needs", None)
+    return needs(tree) if needs else Needs()
+
+
+def verify(scored: Scored) -> Walk | VentrisError:
+    """Let the request's verifier walk its tree; a failure belongs to this request alone."""
+    running = scored.running
+    lead = running.stream.lead
+    walk = Walk(
+        scored.tree,
+        scored.result.logits,
+        running.view,
+        running.sampling,
+        running.guides,
+        {layer: rows[lead:] for layer, rows in scored.result.hidden.items()},
+        {key: result.logits for key, result in scored.guide_results.items()},
+    )
+    if running.guides:
+        walk.clock = perf_counter
+    try:
+        running.request.verifier.select(walk)
+    except VentrisError as error:
+        return error
+    return walk
+
+
+def commit(scored: Scored, walk: Walk) -> None:
+    """Keep the accepted path in every cache and tell drafter and statistics about it."""
+    running, tree, path = scored.running, scored.tree, walk.path
+    stream = running.stream
+    fed = [*stream.pending[:-1], *(tree.tokens[node] for node in path)]
+    lead = stream.lead
+    stream.advance(tree, path, walk.taken[-1])
+    streams = {id(s): s for _, state in running.guides for s in getattr(state, "streams", ())}
+    for guide_stream in streams.values():
+        guide_stream.advance(tree, path, walk.taken[-1])
+    drafter = running.request.drafter
+    if drafter is not None:
+        rows = [*range(lead), *(lead + node for node in path)]
+        hidden = {layer: scored.result.hidden[layer][rows] for layer in drafter.taps}
+        drafter.observe(running.draft_state, Commit(tree, path, walk.taken[-1], fed, hidden))
+    _count(running, tree, walk)
+
+
+def _count(running: Running, tree: TokenTree, walk: Walk) -> None:
+    stats = running.completion.stats
+    stats.steps += 1
+    stats.drafted += len(tree) - 1
+    stats.accepted += walk.accepted
+    # A depth was judged when the walk stood above it and found drafts there.
+    for depth, node in enumerate(walk.path[: len(walk.taken)]):
+        if not walk.has_children(node):
+            break
+        if depth == len(stats.proposed_by_depth):
+            stats.proposed_by_depth.append(0)
+            stats.accepted_by_depth.append(0)
+        stats.proposed_by_depth[depth] += 1
+        stats.accepted_by_depth[depth] += depth < walk.accepted
+
+
+def emit(running: Running, walk: Walk, batch_size: int) -> StepTrace | None:
+    """Add a walk's tokens to the output, up to a stop string, and decide whether the request is done."""
+    request, completion = running.request, running.completion
+    if request.logprobs is not None and completion.logprobs is not None:
+        for (_, raw, _row), token in zip(walk.visited, walk.taken, strict=False):
+            top = most_probable(raw, request.logprobs) if request.logprobs else []
+            completion.logprobs.append(TokenLogprob(token, log_probability(raw, token), top))
+    step = request.trace.record(walk.tree, walk, batch_size) if request.trace is not None else None
+    for token in walk.taken:
+        completion.tokens.append(token)
+        running.new_tokens.append(token)
+        if token in request.end_ids:
+            completion.finish_reason = "stop"
+        elif running.detokenizer is not None:
+            running.piece += running.stops.push(running.detokenizer.push(token))
+        if running.stops.stopped:
+            completion.finish_reason = "stop"
+        elif len(completion.tokens) >= request.max_new_tokens and completion.finish_reason is None:
+            completion.finish_reason = "length"
+        if completion.finish_reason is not None:
+            break
+    if completion.logprobs is not None:
+        del completion.logprobs[len(completion.tokens) :]
+    completion.stats.new_tokens = len(completion.tokens)
+    return step

@@ -1,0 +1,397 @@
+"""A loaded model: generate, stream, chat, score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from ventris.engine.batch import Engine, Event
+from ventris.engine.cache import MemoryLedger
+from ventris.engine.errors import BadInput, VentrisError
+from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
+from ventris.engine.sampling import Sampling
+from ventris.engine.score import score_continuation
+from ventris.engine.target import Target
+from ventris.engine.trace import Trace
+from ventris.options import GenerationOptions, read_generation_options
+from ventris.parts import Workshop, build_drafter, build_guides, build_one
+from ventris.policy.cost_curve import CostCurve
+from ventris.policy.measured import measured_curve
+
+if TYPE_CHECKING:
+    from ventris.models.source import ModelSource
+    from ventris.models.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+PromptLike = str | Sequence[int] | Sequence[Message] | Sequence[PromptPart]
+
+EMBEDDED_MODEL = "smollm2-135m-instruct"
+"""The model that comes with Ventris."""
+
+PREFIX_BYTES = 256 * 1024 * 1024
+"""Memory that finished requests' caches may keep for later prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt with settings of its own, for a batch whose members differ.
+
+    Attributes:
+        text: The prompt: text, token ids, chat messages, or prompt parts.
+        settings: Keyword arguments of :meth:`Model.generate` that hold for this prompt alone.
+    """
+
+    text: PromptLike
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of streamed output.
+
+    Attributes:
+        text: New text.
+        tokens: Its token ids, with ``sources`` naming the part each one came from.
+        completion: Everything so far; final once ``finished``.
+    """
+
+    text: str
+    tokens: list[int]
+    sources: list[str]
+    completion: Completion
+    finished: bool
+
+
+def load(
+    name: str = EMBEDDED_MODEL,
+    dtype: str = "auto",
+    kernels: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Model:
+    """Load a model by name.
+
+    Args:
+        name: ``"smollm2-135m-instruct"`` (embedded), a hub id, a folder with safetensors, or a ``.gguf``.
+        dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"`` (a GGUF's own blocks).
+        kernels: ``"native"`` (C++ on CPU), ``"torch"``, or ``"auto"``.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads; all available ones by default.
+        progress: Told what happens and how far it is.
+
+    Raises:
+        BadInput: one line that says what is wrong with the name or the file, and what to do.
+    """
+    from ventris.models.load import load_decoder
+
+    target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress)
+    again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
+    return Model(target, tokenizer, source, again)
+
+
+class Model:
+    """A target with its tokenizer.
+
+    Args:
+        target: The model that decides.
+        tokenizer: Its tokenizer; without one, prompts are token ids and outputs have no text.
+        source: Where it came from.
+        load_further: Loads draft models; ``load_decoder`` with the settings of this model.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        tokenizer: Tokenizer | None = None,
+        source: ModelSource | None = None,
+        load_further: Callable[..., tuple[Target, Any, Any]] | None = None,
+    ) -> None:
+        self.target = target
+        self.tokenizer = tokenizer
+        self.source = source
+        self._load_further = load_further
+        self._further: dict[str, Target] = {}
+        self._shared: dict[str, Any] = {}
+
+    # Text in, text out.
+
+    def generate(self, prompt: Any, max_batch: int = 8, **settings: Any) -> Any:
+        """Decode one prompt, or several side by side.
+
+        Args:
+            prompt: Text, token ids, chat messages, or a :class:`Prompt`; or a list of such prompts.
+            max_batch: Prompts decoded at the same time.
+            settings: See :class:`ventris.options.GenerationOptions`.
+
+        Returns:
+            A :class:`~ventris.engine.request.Completion`, or a list of them in the order of the prompts.
+
+        Raises:
+            BadInput, Incompatible: before anything is decoded.
+            VentrisError: if the decoding of a single prompt fails; in a list, the failed one has
+                ``finish_reason == "error"`` and the others are complete.
+        """
+        single = not _is_batch(prompt)
+        prompts = [prompt] if single else list(prompt)
+        engine = self.engine(max_batch=max_batch)
+        completions = [engine.add(self.request(p, **settings)) for p in prompts]
+        try:
+            for _ in engine.run():
+                pass
+        finally:
+            engine.close()
+        if not single:
+            return completions
+        if completions[0].error is not None:
+            raise VentrisError(completions[0].error)
+        return completions[0]
+
+    def stream(self, prompt: Any, **settings: Any) -> Iterator[Piece]:
+        """Decode one prompt and yield pieces of text as they come.
+
+        Closing the iterator ends the request and frees its memory.
+
+        Raises:
+            As :meth:`generate`.
+        """
+        engine = self.engine(max_batch=1)
+        completion = engine.add(self.request(prompt, **settings))
+        return self._pieces(engine, completion)
+
+    @staticmethod
+    def _pieces(engine: Engine, completion: Completion) -> Iterator[Piece]:
+        try:
+            for event in engine.run():
+                if completion.error is not None:
+                    raise VentrisError(completion.error)
+                yield _piece(event)
+        finally:
+            engine.close()
+
+    def chat(self, **settings: Any) -> Chat:
+        """A conversation that keeps its history in the cache between turns."""
+        return Chat(self, settings)
+
+    def score(self, prompt: PromptLike, continuation: str | Sequence[int], **settings: Any) -> list[float]:
+        """Log-probability of every token of a continuation, through penalties and guides.
+
+        Args:
+            prompt: As for :meth:`generate`.
+            continuation: Text or token ids.
+            settings: Of these, penalties, biases and guides count.
+        """
+        request = self.request(prompt, **{**settings, "raw": settings.get("raw", isinstance(prompt, str))})
+        tokens = self._encode(continuation) if isinstance(continuation, str) else list(continuation)
+        if not tokens:
+            raise BadInput("the continuation is empty; there is nothing to score")
+        return score_continuation(self.target, request, tokens)
+
+    # The parts beneath.
+
+    def engine(self, max_batch: int = 8, ledger: MemoryLedger | None = None, prefix_bytes: int = 0) -> Engine:
+        """An engine on this model, for callers that run their own loop."""
+        detokenizer = None
+        if self.tokenizer is not None:
+            from ventris.models.tokenizer import TextStream
+
+            detokenizer = partial(TextStream, self.tokenizer)
+        return Engine(self.target, max_batch, 128, ledger, prefix_bytes, detokenizer)
+
+    def request(self, prompt: Any, **settings: Any) -> Request:
+        """A checked request for this model.
+
+        Raises:
+            BadInput, Incompatible: one line that names the setting or the parts.
+        """
+        if isinstance(prompt, Prompt):
+            settings = {**settings, **prompt.settings}
+            prompt = prompt.text
+        options = read_generation_options(settings)
+        check_settings(options)
+        tokens, embeddings, spans = self._prompt(prompt, options.raw)
+        sampling = Sampling(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            typical_p=options.typical_p,
+            repetition_penalty=options.repetition_penalty,
+            presence_penalty=options.presence_penalty,
+            frequency_penalty=options.frequency_penalty,
+            logit_bias=options.logit_bias,
+            banned=[ids for word in options.banned_words for ids in self._spellings(word)],
+            forced=[self._encode(word) for word in options.forced_words],
+            min_new_tokens=options.min_new_tokens,
+            seed=options.seed,
+        )
+        drafter = self._part("draft", options.draft, lambda: build_drafter(options.draft, self.workshop))
+        verifier = options.verifier or default_verifier(drafter, sampling)
+        policy = options.policy or ("goodput" if drafter is not None else "fixed")
+        ends = set(options.stop_ids)
+        if self.tokenizer is not None and not options.ignore_eos:
+            ends |= set(self.tokenizer.eos_ids)
+        return Request(
+            prompt=tokens,
+            verifier=self._part("verifier", verifier, lambda: build_one("verifier", verifier, self.workshop)),
+            policy=self._part("policy", policy, lambda: build_one("policy", policy, self.workshop)),
+            max_new_tokens=options.max_new_tokens,
+            sampling=sampling,
+            drafter=drafter,
+            guides=build_guides(options.guides, self.workshop),
+            end_ids=frozenset(ends),
+            stop=options.stop,
+            logprobs=options.logprobs,
+            trace=self._trace() if options.trace else None,
+            embeddings=embeddings,
+            spans=spans,
+        )
+
+    @cached_property
+    def workshop(self) -> Workshop:
+        """What parts are built with."""
+        return Workshop(self.target, self._load_target, self.cost_curve)
+
+    def cost_curve(self, again: bool = False) -> CostCurve:
+        """T(n) of this model on this machine: measured once, then read from the cache folder."""
+        key = self.source.fingerprint if self.source is not None else None
+        return measured_curve(self.target, key, again)
+
+    def _part(self, kind: str, spec: Any, make: Callable[[], Any]) -> Any:
+        """A part built once and shared by all requests that name it alike, so that they batch."""
+        if not isinstance(spec, str):
+            return make()
+        key = f"{kind} {spec}"
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    def _trace(self) -> Trace:
+        summarize = getattr(self.target, "most_probable", None)
+        return Trace(summarize=summarize) if summarize else Trace()
+
+    def _load_target(self, name: str) -> Target:
+        if name in self._further:
+            return self._further[name]
+        if self._load_further is None:
+            raise BadInput(f"cannot load the draft model {name!r}: this model was not loaded by name")
+        target, tokenizer, _ = self._load_further(name)
+        if self.tokenizer is not None and tokenizer.fingerprint != self.tokenizer.fingerprint:
+            raise BadInput(
+                f"the draft model {name!r} has another tokenizer than the target; "
+                "drafts are token ids, so both must share one vocabulary"
+            )
+        if target.vocab_size != self.target.vocab_size:
+            raise BadInput(
+                f"the draft model {name!r} has {target.vocab_size} tokens and the target "
+                f"{self.target.vocab_size}; both must share one vocabulary"
+            )
+        self._further[name] = target
+        return target
+
+    def _prompt(self, prompt: Any, raw: bool) -> tuple[list[int], dict[int, Any], dict[str, Any]]:
+        if isinstance(prompt, str):
+            if self.tokenizer is not None and self.tokenizer.has_chat_template and not raw:
+                return self.tokenizer.chat([{"role": "user", "content": prompt}]), {}, {}
+            return self._encode(prompt), {}, {}
+        items = list(prompt)
+        if items and all(isinstance(item, PromptPart) for item in items):
+            return join_parts(items)
+        if items and all(isinstance(item, Mapping) for item in items):
+            if self.tokenizer is None:
+                raise BadInput("chat messages need a tokenizer; give token ids instead")
+            return self.tokenizer.chat(items), {}, {}
+        if all(isinstance(item, int) for item in items):
+            return items, {}, {}
+        raise BadInput("a prompt is text, a list of token ids, a list of chat messages, or prompt parts")
+
+    def _encode(self, text: str) -> list[int]:
+        if self.tokenizer is None:
+            raise BadInput("this model has no tokenizer; give token ids instead of text")
+        return self.tokenizer.encode(text)
+
+    def _spellings(self, word: str) -> list[list[int]]:
+        """A word's tokens at the beginning of a text and after a space."""
+        spellings = [self._encode(word), self._encode(" " + word)]
+        return [ids for index, ids in enumerate(spellings) if ids and ids not in spellings[:index]]
+
+
+class Chat:
+    """A conversation; every turn reuses the cache rows of the turns before it."""
+
+    def __init__(self, model: Model, settings: Mapping[str, Any]) -> None:
+        self.model = model
+        self.settings = dict(settings)
+        self.messages: list[dict[str, Any]] = []
+        if system := self.settings.pop("system", None):
+            self.messages.append({"role": "system", "content": system})
+        self._engine = model.engine(max_batch=1, prefix_bytes=PREFIX_BYTES)
+
+    def stream(self, text: str, **settings: Any) -> Iterator[Piece]:
+        """Say something and yield the answer piece by piece; both join the history.
+
+        An answer that is broken off joins the history as far as it came.
+        """
+        messages = [*self.messages, {"role": "user", "content": text}]
+        request = self.model.request(messages, **{**self.settings, **settings})
+        completion = self._engine.add(request)
+        return self._answer(messages, completion)
+
+    def _answer(self, messages: list[dict[str, Any]], completion: Completion) -> Iterator[Piece]:
+        try:
+            for event in self._engine.run():
+                if completion.error is not None:
+                    raise VentrisError(completion.error)
+                yield _piece(event)
+        finally:
+            self._engine.cancel(completion)
+            if completion.error is None:
+                self.messages = [*messages, {"role": "assistant", "content": completion.text}]
+
+    def say(self, text: str, **settings: Any) -> Completion:
+        """Say something and return the whole answer."""
+        completion: Completion | None = None
+        for piece in self.stream(text, **settings):
+            completion = piece.completion
+        assert completion is not None  # a request always ends with an event
+        return completion
+
+    def reset(self) -> None:
+        """Forget the conversation, except for the system message."""
+        self.messages = [message for message in self.messages[:1] if message["role"] == "system"]
+        self._engine.prefixes.clear()
+
+
+def default_verifier(drafter: Any, sampling: Sampling) -> str:
+    """The exact verifier that keeps most drafts: greedy, rejection for drawn drafts, else coupled."""
+    if sampling.greedy:
+        return "greedy"
+    return "rejection" if drafter is not None and drafter.draws else "coupled"
+
+
+def check_settings(options: GenerationOptions) -> None:
+    """Refuse combinations of parts that cannot work, before a model is loaded.
+
+    Raises:
+        BadInput, Incompatible.
+    """
+    preview = Workshop()
+    sampling = Sampling(temperature=options.temperature)
+    drafter = build_drafter(options.draft, preview)
+    verifier = build_one("verifier", options.verifier or default_verifier(drafter, sampling), preview)
+    policy = build_one("policy", options.policy or "fixed", preview)
+    guides = [guide for guide in build_guides(options.guides, preview) if guide is not None]
+    check_parts(drafter, verifier, guides, policy, sampling)
+
+
+def _piece(event: Event) -> Piece:
+    return Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
+
+
+def _is_batch(prompt: Any) -> bool:
+    """True for a list of prompts; a list of ids, messages or parts is one prompt."""
+    if isinstance(prompt, str | Prompt):
+        return False
+    return not all(isinstance(item, int | Mapping | PromptPart) for item in prompt)

@@ -1,0 +1,89 @@
+"""The description of a decoder-only transformer that the native runtime can run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotary frequencies are stretched past the trained context.
+
+    ``kind`` follows transformers' ``rope_type``; the other fields keep the names of ``config.json``.
+    """
+
+    kind: Literal["none", "linear", "dynamic", "llama3", "yarn", "longrope"] = "none"
+    factor: float = 1.0
+    original_context: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """Sizes and switches of a Llama-like decoder.
+
+    Every family that the runtime takes (Llama, SmolLM2, Mistral, Qwen2, Qwen3, Gemma 2 and 3, Phi-3)
+    is this one block with switches, not a class of its own.
+
+    Attributes:
+        family: Name of the family, for messages only; nothing branches on it.
+        sliding_window: Keys at most this many positions back are seen, in the layers where
+            ``window_layers`` is true; 0 for none.
+        norm_plus_one: The norm multiplies by ``1 + weight`` (Gemma).
+        post_norms: Extra norms after attention and after the feed-forward block (Gemma 2 and 3).
+        qk_norm: RMS norm over each head of queries and keys (Qwen3, Gemma 3).
+        embedding_scale: Factor on the embeddings (Gemma: square root of the hidden size).
+        query_scale: Factor on the attention scores; normally ``head_dim ** -0.5``.
+        rope_local_theta: Base for the window layers, where it differs (Gemma 3); 0 for the same.
+        rotary_dim: Leading dimensions of a head that are rotated.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    context_length: int
+    norm_eps: float = 1e-5
+    rope_theta: float = 10_000.0
+    rope_local_theta: float = 0.0
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    rotary_dim: int = 0
+    tied_head: bool = False
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    norm_plus_one: bool = False
+    post_norms: bool = False
+    activation: Literal["silu", "gelu_tanh", "gelu"] = "silu"
+    sliding_window: int = 0
+    window_layers: tuple[bool, ...] = ()
+    query_scale: float = 0.0
+    attention_softcap: float = 0.0
+    logit_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    bos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
+
+    def window(self, layer: int) -> int:
+        """Sliding window of a layer in positions; 0 when it sees everything."""
+        return self.sliding_window if self.window_layers and self.window_layers[layer] else 0
+
+    def theta(self, layer: int) -> float:
+        """Rotary base of a layer."""
+        local = self.rope_local_theta and self.window(layer)
+        return self.rope_local_theta if local else self.rope_theta

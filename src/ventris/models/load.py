@@ -1,0 +1,164 @@
+"""From a name to a decoder that runs: choose the number format and the runtime, pack, open."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from ventris.engine.errors import BadInput
+from ventris.models.cache_folder import Progress, written_whole
+from ventris.models.config import DecoderConfig
+from ventris.models.source import ModelSource, resolve
+from ventris.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from ventris.engine.target import Target
+
+__all__ = ["DTYPES", "KERNELS", "ModelSource", "load_decoder", "resolve"]
+
+logger = logging.getLogger("ventris")
+
+DType = Literal["auto", "int4", "int8", "bfloat16", "float32"]
+Kernels = Literal["auto", "native", "torch"]
+DTYPES = ("auto", "int4", "int8", "bfloat16", "float32")
+KERNELS = ("auto", "native", "torch")
+_TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_STORED_BITS = {"int4": 4, "int8": 8}
+
+
+def load_decoder(
+    name: str | Path,
+    dtype: DType = "auto",
+    kernels: Kernels = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Target, Tokenizer, ModelSource]:
+    """Load a model for decoding.
+
+    Args:
+        name: As in :func:`resolve`.
+        dtype: Format of the weights. ``auto`` keeps a 4- or 8-bit checkpoint as it is and otherwise takes
+            bfloat16 where the processor computes with it, else float32; on a GPU bfloat16.
+        kernels: ``native`` (CPU only) or ``torch``; ``auto`` is native with torch as the fallback. The torch
+            runtime computes a 4- or 8-bit checkpoint with the same numbers in float32.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
+        threads: Threads of the CPU runtime; ``None`` for its own choice.
+        progress: Told about downloads and packing, and warned when the cache cannot be used.
+
+    Raises:
+        BadInput: if an argument is wrong or the model cannot be used.
+        ventris.models.native.NativeUnavailable: if ``kernels="native"`` and it cannot run here.
+    """
+    place = _checked(dtype, kernels, device, threads)
+    source = resolve(name, progress)
+    config, tokenizer = source.config, source.tokenizer
+    if config is None:
+        from ventris.models.transformers_adapter import TransformersTarget
+
+        return TransformersTarget.load(source.path), tokenizer, source
+    chosen = _stored_dtype(source, place) if dtype == "auto" else dtype
+    if place.type == "cpu" and kernels != "torch":
+        from ventris.models.native import NativeUnavailable
+
+        try:
+            return _native(source, config, chosen, threads, progress), tokenizer, source
+        except NativeUnavailable as reason:
+            if kernels == "native":
+                raise
+            _warn(
+                progress, f"the native kernels cannot be used ({reason}); going on with torch, slower"
+            )
+    return _torch(source, config, chosen, dtype, place, threads), tokenizer, source
+
+
+def _checked(dtype: str, kernels: str, device: str, threads: int | None) -> torch.device:
+    if dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    if kernels not in KERNELS:
+        raise BadInput(f"unknown kernels {kernels!r}; choose one of {', '.join(KERNELS)}")
+    if threads is not None and threads < 1:
+        raise BadInput(f"threads must be 1 or more, not {threads}")
+    if device == "auto":
+        gpu = kernels != "native" and torch.cuda.is_available()
+        return torch.device("cuda" if gpu else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise BadInput(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N") from None
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise BadInput(f"there is no GPU {device!r} here; choose --device cpu")
+    if kernels == "native" and place.type != "cpu":
+        raise BadInput(f"the native kernels run on the CPU only, not on {device!r}; choose kernels torch")
+    return place
+
+
+def _stored_dtype(source: ModelSource, place: torch.device) -> str:
+    """The format that loses nothing of the checkpoint and runs fast at ``place``."""
+    if place.type != "cpu":
+        return "bfloat16"
+    if source.bits in (4, 8):
+        return f"int{source.bits}"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+
+
+def _native(
+    source: ModelSource, config: DecoderConfig, dtype: str, threads: int | None, progress: Progress | None
+) -> Target:
+    from ventris.models import native
+
+    packed = source.cache.weights_file(dtype, native.FORMAT_VERSION)
+    if packed.is_file():
+        try:
+            return native.NativeDecoder.open(packed, threads=threads)
+        except BadInput as damage:
+            _warn(progress, f"packing {source.name} anew: {damage}")
+    try:
+        with written_whole(packed) as temporary:
+            native.pack(config, source.weights, dtype, temporary, progress=progress)
+        return native.NativeDecoder.open(packed, threads=threads)
+    except OSError as error:
+        _warn(
+            progress, f"cannot keep the packed weights of {source.name} ({error}); each start will be slow"
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="ventris-", ignore_cleanup_errors=True) as folder:
+            native.pack(config, source.weights, dtype, Path(folder) / packed.name, progress=progress)
+            # The runtime maps the file, so the pages stay when the name goes.
+            return native.NativeDecoder.open(Path(folder) / packed.name, threads=threads)
+    except OSError as error:
+        raise BadInput(
+            f"there is no room for the packed weights of {source.name} ({error}); free some, "
+            "set VENTRIS_CACHE or TMPDIR to another disk, or choose kernels torch"
+        ) from None
+
+
+def _torch(
+    source: ModelSource,
+    config: DecoderConfig,
+    dtype: str,
+    asked: str,
+    place: torch.device,
+    threads: int | None,
+) -> Target:
+    from ventris.models.torch_decoder import TorchDecoder
+
+    if dtype in _STORED_BITS:
+        if asked != "auto" and source.bits != _STORED_BITS[dtype]:
+            raise BadInput(
+                f"only the native kernels can round {source.name} to {dtype}; choose bfloat16 or float32"
+            )
+        dtype = "float32"
+    if threads is not None and place.type == "cpu":
+        torch.set_num_threads(threads)
+    return TorchDecoder(config, source.weights, dtype=_TORCH_DTYPES[dtype], device=place)
+
+
+def _warn(progress: Progress | None, message: str) -> None:
+    logger.warning(message)
+    if progress:
+        progress(message, None)

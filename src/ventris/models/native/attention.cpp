@@ -1,0 +1,347 @@
+#include "attention.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "vector_math.h"
+
+namespace ventris {
+namespace {
+
+constexpr int kQueriesAtOnce = 4;
+// Value rows that are added to all queries before the next ones are touched, so that they stay in the cache.
+constexpr int64_t kValueRows = 256;
+
+struct BFloat {
+  using Element = uint16_t;
+  static Floats multiply(Floats sum, Words keys, uint32_t query) { return dot_pairs(sum, keys, query); }
+  static Floats load_values(const Element* from) { return load_bfloat(from); }
+};
+
+struct Float {
+  using Element = float;
+  static Floats multiply(Floats sum, Words keys, uint32_t query) {
+    return multiply_add(as_floats(keys), as_floats(splat_word(query)), sum);
+  }
+  static Floats load_values(const Element* from) { return load(from); }
+};
+
+// A run of rows with consecutive addresses.
+template <class Element>
+struct Stretch {
+  const Element* keys;
+  const Element* values;
+  int64_t rows;
+};
+
+// The committed rows from number `skip` on, and the first `scratch` scratch rows.
+template <class Element>
+std::vector<Stretch<Element>> stretches(const VentrisModel& model, const Request& request, int64_t layer,
+                                        int64_t kv_head, int64_t skip, int64_t scratch) {
+  std::vector<Stretch<Element>> parts;
+  for (size_t i = 0; i < request.spans.size(); ++i) {
+    const Span& span = request.spans[i];
+    int64_t rows = span.used + (i + 1 == request.spans.size() ? scratch : 0);
+    int64_t skipped = std::min(skip, rows);
+    skip -= skipped;
+    if (skipped == rows) continue;
+    const Element* data = (const Element*)span.data;
+    int64_t head_size = span.capacity * model.head_dim;
+    const Element* keys = data + (layer * 2 * model.kv_heads + kv_head) * head_size + skipped * model.head_dim;
+    parts.push_back({keys, keys + model.kv_heads * head_size, rows - skipped});
+  }
+  return parts;
+}
+
+// Committed rows whose position is below `lowest`. Positions rise along the cache.
+int64_t rows_below(const Request& request, int64_t layer, int64_t lowest) {
+  int64_t count = 0;
+  for (const Span& span : request.spans) {
+    if (span.positions) {
+      const int32_t* positions = span.positions + layer * span.positions_stride;
+      count += std::lower_bound(positions, positions + span.used, lowest) - positions;
+    } else {
+      count += std::clamp(lowest - span.first_position, (int64_t)0, span.used);
+    }
+  }
+  return count;
+}
+
+// Sixteen key rows as columns: keys[word][row]. Rows past `count` repeat the last one.
+void gather_keys(const void* rows, int64_t count, int64_t words, uint32_t* keys) {
+  for (int64_t first = 0; first < words; first += kLanes) {
+    int64_t width = std::min<int64_t>(kLanes, words - first);
+    Words row[kLanes], column[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const uint32_t* from = (const uint32_t*)rows + std::min(i, count - 1) * words + first;
+      if (width == kLanes) {
+        row[i] = load_words(from);
+      } else {
+        row[i] = Words{};
+        std::memcpy(&row[i], from, width * 4);
+      }
+    }
+    transpose(row, column);
+    for (int64_t i = 0; i < width; ++i) std::memcpy(keys + (first + i) * kLanes, &column[i], sizeof(Words));
+  }
+}
+
+template <class Format, int Q>
+void score(const uint32_t* keys, int64_t words, const uint32_t* const* queries, float* const* out) {
+  Floats even[Q] = {}, odd[Q] = {};
+  int64_t word = 0;
+  for (; word + 1 < words; word += 2) {
+    Words first = load_words(keys + word * kLanes), second = load_words(keys + (word + 1) * kLanes);
+    for (int q = 0; q < Q; ++q) even[q] = Format::multiply(even[q], first, queries[q][word]);
+    for (int q = 0; q < Q; ++q) odd[q] = Format::multiply(odd[q], second, queries[q][word + 1]);
+  }
+  if (word < words)
+    for (int q = 0; q < Q; ++q)
+      even[q] = Format::multiply(even[q], load_words(keys + word * kLanes), queries[q][word]);
+  for (int q = 0; q < Q; ++q) store(out[q], even[q] + odd[q]);
+}
+
+// Softmax in place over `count` scores; the 16 numbers behind them are overwritten. Returns the sum of the
+// exponentials, by which the caller divides.
+float exponentials(float* scores, int64_t count, float cap) {
+  store(scores + count, splat(-std::numeric_limits<float>::infinity()));
+  Floats largest = splat(-std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Floats value = load(scores + i);
+    if (cap > 0.0f) {
+      value = i + kLanes <= count ? soft_cap(value, cap) : value;
+      for (int64_t lane = 0; i + kLanes > count && i + lane < count; ++lane)
+        value[lane] = soft_cap(splat(value[lane]), cap)[0];
+      store(scores + i, value);
+    }
+    largest = maximum(largest, value);
+  }
+  Floats top = splat(largest_lane(largest)), sum{};
+  for (int64_t i = 0; i < count; i += kLanes) {
+    Floats value = exponential(load(scores + i) - top);
+    store(scores + i, value);
+    sum += value;
+  }
+  return sum_lanes(sum);
+}
+
+// Add weights[q][row] * values[row] to sums[q] for up to 64 dimensions, row after row.
+template <class Format, int Q, int V>
+void add_values(const typename Format::Element* values, int64_t stride, int64_t rows, int64_t last_width,
+                const float* const* weights, float* const* sums) {
+  Floats sum[Q][V];
+  for (int q = 0; q < Q; ++q)
+    for (int v = 0; v < V; ++v) sum[q][v] = load(sums[q] + v * kLanes);
+  for (int64_t row = 0; row < rows; ++row, values += stride) {
+    Floats value[V];
+    for (int v = 0; v < V; ++v) {
+      const typename Format::Element* from = values + v * kLanes;
+      if (v == V - 1 && last_width < kLanes) {
+        typename Format::Element padded[kLanes] = {};
+        std::memcpy(padded, from, last_width * sizeof(*from));
+        value[v] = Format::load_values(padded);
+      } else {
+        value[v] = Format::load_values(from);
+      }
+    }
+    for (int q = 0; q < Q; ++q) {
+      Floats weight = splat(weights[q][row]);
+      for (int v = 0; v < V; ++v) sum[q][v] = multiply_add(weight, value[v], sum[q][v]);
+    }
+  }
+  for (int q = 0; q < Q; ++q)
+    for (int v = 0; v < V; ++v) store(sums[q] + v * kLanes, sum[q][v]);
+}
+
+template <class Format, int Q>
+void add_values_any_width(const typename Format::Element* values, int64_t stride, int64_t rows, int64_t dimensions,
+                          const float* const* weights, float* const* sums) {
+  for (int64_t first = 0; first < dimensions; first += 4 * kLanes) {
+    int64_t width = std::min<int64_t>(4 * kLanes, dimensions - first);
+    int64_t last_width = (width - 1) % kLanes + 1;
+    float* part[Q];
+    for (int q = 0; q < Q; ++q) part[q] = sums[q] + first;
+    switch ((width + kLanes - 1) / kLanes) {
+      case 1: add_values<Format, Q, 1>(values + first, stride, rows, last_width, weights, part); break;
+      case 2: add_values<Format, Q, 2>(values + first, stride, rows, last_width, weights, part); break;
+      case 3: add_values<Format, Q, 3>(values + first, stride, rows, last_width, weights, part); break;
+      default: add_values<Format, Q, 4>(values + first, stride, rows, last_width, weights, part); break;
+    }
+  }
+}
+
+// Call body.template operator()<Q>(first) for groups of up to four of `count` queries.
+template <class Body>
+void in_groups(int64_t count, Body&& body) {
+  int64_t first = 0;
+  for (; first + kQueriesAtOnce <= count; first += kQueriesAtOnce) body.template operator()<4>(first);
+  switch (count - first) {
+    case 3: return body.template operator()<3>(first);
+    case 2: return body.template operator()<2>(first);
+    case 1: return body.template operator()<1>(first);
+  }
+}
+
+// Everything that one call of attend() works with.
+template <class Format>
+class TileAttention {
+ public:
+  TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer,
+                int64_t window, int64_t kv_head, AttentionScratch& scratch)
+      : model_(model), request_(request), tile_(tile), window_(window) {
+    group_ = model.heads / model.kv_heads;
+    count_ = (tile.last - tile.first) * group_;
+    int64_t lowest = std::numeric_limits<int64_t>::max();
+    for (int32_t row = tile.first; row < tile.last; ++row) lowest = std::min(lowest, lowest_position(row));
+    skipped_ = window ? rows_below(request, layer, lowest) : 0;
+    layer_ = layer;
+    parts_ = stretches<typename Format::Element>(model, request, layer, kv_head, skipped_, tile.last);
+    columns_ = request.committed - skipped_ + tile.last;
+    stride_ = (columns_ + 2 * kLanes) / kLanes * kLanes;
+    padded_dim_ = (model.head_dim + kLanes - 1) / kLanes * kLanes;
+    scores_ = scratch.scores.reserve(count_ * stride_);
+    outputs_ = scratch.outputs.reserve(count_ * padded_dim_);
+    keys_ = scratch.keys.reserve(row_words(model) * kLanes);
+    ancestors_ = scratch.ancestors.reserve(tile.last);
+    std::fill(outputs_, outputs_ + count_ * padded_dim_, 0.0f);
+  }
+
+  // queries: words [node of the tile, heads, row_words], beginning at the first head of the group.
+  void run(const uint32_t* queries, float* out, int64_t node_stride) {
+    compute_scores(queries);
+    for (int64_t query = 0; query < count_; ++query) soften(query);
+    add_up_values();
+    for (int64_t query = 0; query < count_; ++query) {
+      float* to = out + query / group_ * node_stride + query % group_ * model_.head_dim;
+      const float* from = outputs_ + query * padded_dim_;
+      for (int64_t i = 0; i < model_.head_dim; ++i) to[i] = from[i];
+    }
+  }
+
+ private:
+  // Smallest position that a scratch row sees.
+  int64_t lowest_position(int32_t row) const { return window_ ? request_.position(row) - window_ + 1 : 0; }
+
+  float* scores(int64_t query) { return scores_ + query * stride_; }
+
+  void compute_scores(const uint32_t* queries) {
+    const int64_t words = row_words(model_);
+    int64_t column = 0;
+    for (const auto& part : parts_) {
+      for (int64_t row = 0; row < part.rows; row += kLanes) {
+        gather_keys(part.keys + row * model_.head_dim, std::min<int64_t>(kLanes, part.rows - row), words,
+                    keys_);
+        in_groups(count_, [&]<int Q>(int64_t first) {
+          const uint32_t* from[Q];
+          float* to[Q];
+          for (int q = 0; q < Q; ++q) {
+            int64_t query = first + q;
+            from[q] = queries + (query / group_ * model_.heads + query % group_) * words;
+            to[q] = scores(query) + column + row;
+          }
+          score<Format, Q>(keys_, words, from, to);
+        });
+      }
+      column += part.rows;
+    }
+  }
+
+  // Turn the scores of one query into weights that sum to one, zero where it does not see.
+  void soften(int64_t query) {
+    const int32_t row = tile_.first + (int32_t)(query / group_);
+    const int32_t depth = request_.depths[row];
+    const int64_t committed = request_.committed - skipped_;
+    const int64_t lowest = lowest_position(row);
+    float* scratch_scores = scores(query) + committed;
+
+    // Ancestors move up to lie side by side behind the committed rows.
+    const bool chain = depth == row;
+    if (!chain) {
+      for (int32_t ancestor = row, k = depth; ancestor >= 0; ancestor = request_.parents[ancestor], --k)
+        ancestors_[k] = ancestor;
+      for (int32_t k = 0; k <= depth; ++k) scratch_scores[k] = scratch_scores[ancestors_[k]];
+    }
+
+    int64_t hidden = 0;
+    if (window_) {
+      hidden = rows_below(request_, layer_, lowest) - skipped_;
+      if (lowest > request_.next_position) hidden = committed + lowest - request_.next_position;
+    }
+    float* visible = scores(query) + hidden;
+    const int64_t count = committed + depth + 1 - hidden;
+    float sum = exponentials(visible, count, model_.attention_softcap);
+    float inverse = 1.0f / sum;
+    for (int64_t i = 0; i < count; ++i) visible[i] *= inverse;
+
+    // And back to the places of their rows, with zeros elsewhere.
+    std::fill(scores(query), visible, 0.0f);
+    if (!chain) {
+      int32_t behind = tile_.last;
+      for (int32_t k = depth; k >= 0; --k) {
+        float weight = scratch_scores[k];
+        int32_t place = ancestors_[k];
+        std::fill(scratch_scores + place + 1, scratch_scores + behind, 0.0f);
+        scratch_scores[place] = weight;
+        behind = place;
+      }
+      std::fill(scratch_scores, scratch_scores + behind, 0.0f);
+    } else {
+      std::fill(scratch_scores + depth + 1, scratch_scores + tile_.last, 0.0f);
+    }
+  }
+
+  // A row that a query does not see has weight zero, and adding zero changes nothing.
+  void add_up_values() {
+    int64_t column = 0;
+    for (const auto& part : parts_) {
+      for (int64_t row = 0; row < part.rows; row += kValueRows) {
+        const int64_t rows = std::min(kValueRows, part.rows - row);
+        in_groups(count_, [&]<int Q>(int64_t first) {
+          const float* weights[Q];
+          float* sums[Q];
+          for (int q = 0; q < Q; ++q) {
+            weights[q] = scores(first + q) + column + row;
+            sums[q] = outputs_ + (first + q) * padded_dim_;
+          }
+          add_values_any_width<Format, Q>(part.values + row * model_.head_dim, model_.head_dim, rows,
+                                          model_.head_dim, weights, sums);
+        });
+      }
+      column += part.rows;
+    }
+  }
+
+  const VentrisModel& model_;
+  const Request& request_;
+  const NodeTile& tile_;
+  const int64_t window_;
+  int64_t layer_;
+  int64_t group_;    // queries of one node that share the head
+  int64_t count_;    // queries
+  int64_t skipped_;  // committed rows that no query of the tile sees
+  int64_t columns_;  // rows that some query may see
+  int64_t stride_;
+  int64_t padded_dim_;
+  std::vector<Stretch<typename Format::Element>> parts_;
+  float* scores_;      // [queries, stride]
+  float* outputs_;     // [queries, padded_dim]
+  uint32_t* keys_;     // [words, 16 rows]
+  int32_t* ancestors_;
+};
+
+}  // namespace
+
+void attend(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer, int64_t window,
+            int64_t kv_head, const uint32_t* queries, AttentionScratch& scratch, float* out) {
+  const int64_t node = request.first_node + tile.first - request.start;
+  const int64_t head = kv_head * (model.heads / model.kv_heads);
+  const int64_t node_stride = model.heads * model.head_dim;
+  const uint32_t* from = queries + (node * model.heads + head) * row_words(model);
+  float* to = out + node * node_stride + head * model.head_dim;
+  if (model.bfloat_cache)
+    TileAttention<BFloat>(model, request, tile, layer, window, kv_head, scratch).run(from, to, node_stride);
+  else
+    TileAttention<Float>(model, request, tile, layer, window, kv_head, scratch).run(from, to, node_stride);
+}
+
+}  // namespace ventris

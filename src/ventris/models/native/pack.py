@@ -1,0 +1,360 @@
+"""The packed file: all weights of a decoder in the layout of the native kernels, ready to be mapped.
+
+A file is ``MAGIC``, the offset and size of the index (two little-endian uint64), the tensors at multiples
+of 64 bytes, and the index as JSON. ``panels.h`` describes the layout of a matrix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ventris.engine.errors import BadInput
+from ventris.models.config import DecoderConfig, RopeScaling
+from ventris.models.weights import BLOCK, QuantizedMatrix, Weight, Weights, dense, quantize
+
+MAGIC = b"VENTRIS\0"
+VERSION = 1
+ALIGNMENT = 64
+PANEL_ROWS = 16
+DTYPES = ("float32", "bfloat16", "int8", "int4")
+
+Bytes = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Called with the number of tensors done and the number of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor lies in the file, and what it is.
+
+    Attributes:
+        kind: A matrix kind of ``panels.h``, or "vector" for plain float32 numbers.
+    """
+
+    offset: int
+    size: int
+    kind: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedModel:
+    """A mapped packed file.
+
+    Attributes:
+        data: The whole file, uint8.
+        tensors: Entries by name; ``head`` is missing when the embedding serves as head.
+    """
+
+    config: DecoderConfig
+    dtype: str
+    data: Bytes
+    tensors: dict[str, Entry]
+
+    def address(self, name: str) -> int:
+        """Address of a tensor in memory, 0 if the model does not have it."""
+        entry = self.tensors.get(name)
+        return 0 if entry is None else int(self.data.ctypes.data) + entry.offset
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.size for entry in self.tensors.values())
+
+
+def open_packed(path: str | os.PathLike[str]) -> PackedModel:
+    """Map a packed file.
+
+    Raises:
+        BadInput: if it is missing, not a packed file, truncated, or of another version.
+    """
+    try:
+        data: Bytes = np.memmap(path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read the packed model {path}: {error}") from error
+    return _read_index(data, str(path))
+
+
+def _read_index(data: Bytes, name: str) -> PackedModel:
+    prefix = bytes(data[: len(MAGIC) + 16])
+    if len(prefix) < len(MAGIC) + 16 or not prefix.startswith(MAGIC):
+        raise BadInput(f"{name} is not a packed model; delete it and let Ventris pack the weights again")
+    offset, size = struct.unpack("<QQ", prefix[len(MAGIC) :])
+    try:
+        if offset == 0 or offset + size > data.size:
+            raise ValueError("its index is missing")
+        index: dict[str, Any] = json.loads(bytes(data[offset : offset + size]))
+        if index["version"] != VERSION:
+            raise BadInput(
+                f"{name} was packed in version {index['version']} of the format, this Ventris reads "
+                f"version {VERSION}; delete it and let Ventris pack the weights again"
+            )
+        tensors = {key: Entry(**entry) for key, entry in index["tensors"].items()}
+        config = _config_from(index["config"])
+        if any(entry.offset + entry.size > offset for entry in tensors.values()):
+            raise ValueError("a tensor lies outside")
+        return PackedModel(config, str(index["dtype"]), data, tensors)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{name} is a damaged packed model ({error}); delete it and let Ventris pack the weights again"
+        ) from error
+
+
+def _config_from(fields: dict[str, Any]) -> DecoderConfig:
+    scaling = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in fields["rope_scaling"].items()
+    }
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+    return DecoderConfig(**{**plain, "rope_scaling": RopeScaling(**scaling)})
+
+
+def pack(
+    config: DecoderConfig,
+    weights: Weights,
+    dtype: str,
+    path: str | os.PathLike[str],
+    progress: Progress | None = None,
+) -> Path:
+    """Write the packed file of a model; a file of that name is replaced only by a complete one.
+
+    Args:
+        config: Sizes and switches.
+        weights: Weights under their names in a transformers checkpoint.
+        dtype: "float32", "bfloat16", "int8" or "int4". The last two take blocks as they are stored, and
+            round plain matrices to blocks (4 bits in layers, 8 in the embedding and the head, or 8
+            throughout). A matrix whose columns do not divide into blocks becomes bfloat16.
+        path: The file.
+        progress: Called after each tensor.
+
+    Raises:
+        BadInput: if a weight is missing or has another shape than the sizes say.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            _write(file, config, weights, dtype, progress)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _write(
+    file: BinaryIO, config: DecoderConfig, weights: Weights, dtype: str, progress: Progress | None
+) -> None:
+    if dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r} for the native runtime; choose one of {', '.join(DTYPES)}")
+    _check(config)
+    prefix = len(MAGIC) + 16
+    file.write(b"\0" * prefix)
+    tensors: dict[str, dict[str, int | str]] = {}
+    jobs = list(_Packer(config, weights, dtype).jobs())
+    for done, (name, make) in enumerate(jobs, start=1):
+        made = make()
+        file.write(b"\0" * (-file.tell() % ALIGNMENT))
+        offset = file.tell()
+        file.write(memoryview(made.data).cast("B"))
+        tensors[name] = dataclasses.asdict(Entry(offset, made.data.nbytes, made.kind, made.rows, made.columns))
+        if progress is not None:
+            progress(done, len(jobs))
+    # Kernels prefetch a little past the end of a matrix; keep that inside the file.
+    file.write(b"\0" * 4096)
+    index = {
+        "version": VERSION,
+        "dtype": dtype,
+        "config": dataclasses.asdict(config),
+        "tensors": tensors,
+    }
+    offset = file.tell()
+    text = json.dumps(index).encode()
+    file.write(text)
+    file.seek(0)
+    file.write(MAGIC + struct.pack("<QQ", offset, len(text)))
+
+
+def _check(config: DecoderConfig) -> None:
+    rotary_dim = config.rotary_dim or config.head_dim
+    if config.head_dim % 2 or rotary_dim % 2 or config.num_heads % config.num_kv_heads:
+        raise BadInput(
+            f"the native runtime needs even head sizes and whole groups of heads, not head_dim "
+            f"{config.head_dim}, rotary_dim {rotary_dim}, {config.num_heads} heads over {config.num_kv_heads}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A packed tensor."""
+
+    data: NDArray[Any]
+    kind: str
+    rows: int
+    columns: int
+
+
+_Job = tuple[str, Callable[[], _Made]]
+
+
+class _Packer:
+    """Packs the weights of one model, tensor by tensor."""
+
+    def __init__(self, config: DecoderConfig, weights: Weights, dtype: str) -> None:
+        self.config = config
+        self.weights = weights
+        self.dtype = dtype
+
+    def jobs(self) -> Iterator[_Job]:
+        """Name and maker of every tensor of the file."""
+        config = self.config
+        yield "embedding", lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8)
+        for layer in range(config.num_layers):
+            yield from self._layer(layer)
+        yield "final_norm", lambda: self._norm("model.norm.weight", config.hidden_size)
+        if not config.tied_head:
+            yield "head", lambda: self._matrix(["lm_head"], [config.vocab_size], config.hidden_size, 8)
+
+    def _layer(self, layer: int) -> Iterator[_Job]:
+        config = self.config
+        source, target = f"model.layers.{layer}", f"layers.{layer}"
+        attention, mlp = f"{source}.self_attn", f"{source}.mlp"
+        hidden, wide = config.hidden_size, config.intermediate_size
+        queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        projections = [f"{attention}.{name}_proj" for name in "qkv"]
+        gate_up = [f"{mlp}.gate_proj", f"{mlp}.up_proj"]
+
+        yield f"{target}.query_key_value", lambda: self._matrix(projections, [queries, keys, keys], hidden)
+        if config.qkv_bias:
+            yield f"{target}.query_key_value.bias", lambda: self._bias(projections, [queries, keys, keys])
+        yield f"{target}.output", lambda: self._matrix([f"{attention}.o_proj"], [hidden], queries)
+        if config.output_bias:
+            yield f"{target}.output.bias", lambda: self._bias([f"{attention}.o_proj"], [hidden])
+        yield f"{target}.gate_up", lambda: self._matrix(gate_up, [wide, wide], hidden, interleave=True)
+        yield f"{target}.down", lambda: self._matrix([f"{mlp}.down_proj"], [hidden], wide)
+        if config.mlp_bias:
+            yield f"{target}.gate_up.bias", lambda: self._bias(gate_up, [wide, wide], interleave=True)
+            yield f"{target}.down.bias", lambda: self._bias([f"{mlp}.down_proj"], [hidden])
+        if config.qk_norm:
+            yield f"{target}.query_norm", lambda: self._norm(f"{attention}.q_norm.weight", config.head_dim)
+            yield f"{target}.key_norm", lambda: self._norm(f"{attention}.k_norm.weight", config.head_dim)
+        for name, weight in self._layer_norms():
+            yield f"{target}.{name}", lambda weight=weight: self._norm(f"{source}.{weight}.weight", hidden)  # type: ignore[misc]
+
+    def _layer_norms(self) -> list[tuple[str, str]]:
+        """Norms of a layer, by their name here and in a checkpoint."""
+        if self.config.post_norms:
+            return [
+                ("input_norm", "input_layernorm"),
+                ("attention_output_norm", "post_attention_layernorm"),
+                ("feed_forward_norm", "pre_feedforward_layernorm"),
+                ("feed_forward_output_norm", "post_feedforward_layernorm"),
+            ]
+        return [("input_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")]
+
+    def _get(self, name: str, shape: tuple[int, ...]) -> Weight:
+        if name not in self.weights:
+            raise BadInput(f"the checkpoint has no weight {name}")
+        weight = self.weights[name]
+        if tuple(weight.shape) != shape:
+            raise BadInput(f"the weight {name} has shape {tuple(weight.shape)}, the configuration says {shape}")
+        return weight
+
+    def _vector(self, name: str, size: int) -> Tensor:
+        return dense(self._get(name, (size,))).contiguous()
+
+    def _norm(self, name: str, size: int) -> _Made:
+        weight = self._vector(name, size)
+        return _vector_made(1.0 + weight if self.config.norm_plus_one else weight)
+
+    def _bias(self, names: list[str], rows: list[int], interleave: bool = False) -> _Made:
+        parts = [self._vector(f"{name}.bias", count) for name, count in zip(names, rows, strict=True)]
+        # A bias is a matrix of one column as far as the order of rows goes.
+        return _vector_made(_join([part[:, None] for part in parts], interleave)[:, 0])
+
+    def _matrix(
+        self, names: list[str], rows: list[int], columns: int, plain_bits: int = 4, interleave: bool = False
+    ) -> _Made:
+        """Pack matrices that share their input, below each other or (gate and up) panel by panel in turn."""
+        parts = [self._get(f"{name}.weight", (count, columns)) for name, count in zip(names, rows, strict=True)]
+        kind = self._kind(parts, columns, plain_bits)
+        if kind in ("int8", "int4"):
+            matrices = [_blocks(part, 8 if kind == "int8" else 4) for part in parts]
+            levels = _join([matrix.levels for matrix in matrices], interleave)
+            scales = _join([matrix.scales for matrix in matrices], interleave)
+            offsets = _join([matrix.offsets for matrix in matrices], interleave)
+            data = _pack_blocks(levels, scales, offsets, kind)
+        else:
+            data = _pack_dense(_join([dense(part) for part in parts], interleave), kind)
+        padded = [-(-count // PANEL_ROWS) * PANEL_ROWS if interleave else count for count in rows]
+        return _Made(data, kind, sum(padded), columns)
+
+    def _kind(self, parts: list[Weight], columns: int, plain_bits: int) -> str:
+        if self.dtype in ("float32", "bfloat16"):
+            return self.dtype
+        if columns % BLOCK:
+            return "bfloat16"
+        if self.dtype == "int8":
+            return "int8"
+        bits = [part.bits if isinstance(part, QuantizedMatrix) else plain_bits for part in parts]
+        return "int8" if max(bits) > 4 else "int4"
+
+
+def _vector_made(values: Tensor) -> _Made:
+    """A float32 vector, padded so that a kernel may read whole vectors of 16."""
+    padded = torch.nn.functional.pad(values, (0, -len(values) % PANEL_ROWS))
+    return _Made(padded.numpy(), "vector", len(values), 1)
+
+
+def _blocks(weight: Weight, bits: int) -> QuantizedMatrix:
+    """A weight in blocks of at most ``bits`` bits; narrower levels mean the same numbers in wider ones."""
+    return weight if isinstance(weight, QuantizedMatrix) else quantize(weight, bits)
+
+
+def _pad_rows(matrix: Tensor) -> Tensor:
+    return torch.nn.functional.pad(matrix, (0, 0, 0, -len(matrix) % PANEL_ROWS))
+
+
+def _join(parts: list[Tensor], interleave: bool) -> Tensor:
+    """The parts below each other, or panels of 16 rows of each in turn; padded to whole panels."""
+    if not interleave:
+        return _pad_rows(torch.cat(parts))
+    panels = [_pad_rows(part).view(-1, PANEL_ROWS, part.shape[1]) for part in parts]
+    return torch.stack(panels, dim=1).flatten(0, 2)
+
+
+def _pack_dense(matrix: Tensor, kind: str) -> NDArray[Any]:
+    """``[rows, columns]`` to float32 ``[panels, columns, 16]`` or bfloat16 ``[panels, columns / 2, 16, 2]``."""
+    panels = matrix.view(-1, PANEL_ROWS, matrix.shape[1])
+    if kind == "float32":
+        return panels.transpose(1, 2).contiguous().numpy()
+    even = torch.nn.functional.pad(panels, (0, matrix.shape[1] % 2)).to(torch.bfloat16)
+    pairs = even.unflatten(2, (-1, 2)).transpose(1, 2).contiguous()
+    return pairs.view(torch.int16).numpy()
+
+
+def _pack_blocks(levels: Tensor, scales: Tensor, offsets: Tensor, kind: str) -> NDArray[Any]:
+    """To uint8 ``[panels, columns / 32, 576 or 320]``: levels, then 16 scales, then 16 offsets."""
+    blocks = levels.shape[1] // BLOCK
+    panels = levels.view(-1, PANEL_ROWS, blocks, BLOCK)
+    if kind == "int4":
+        halves = panels.unflatten(3, (4, 2, 4))
+        panels = (halves[..., 0, :] | halves[..., 1, :] << 4).flatten(3)
+    # Four bytes of one row side by side, rows next to each other.
+    lanes = panels.unflatten(3, (-1, 4)).permute(0, 2, 3, 1, 4).flatten(2)
+    ends = [
+        part.view(-1, PANEL_ROWS, blocks).transpose(1, 2).contiguous().view(torch.uint8) for part in (scales, offsets)
+    ]
+    return torch.cat([lanes, *ends], dim=2).contiguous().numpy()

@@ -1,0 +1,74 @@
+// Packed matrices and their products.
+//
+// A matrix is cut into panels of 16 rows. Inside a panel the rows are interleaved, one row a vector lane, so a
+// product needs no sum across lanes: every lane runs down the columns of its own row. The kinds differ in what
+// one 64-byte load holds:
+//
+//   float32   16 rows x 1 column
+//   bfloat16  16 rows x 2 columns
+//   int8      16 rows x 4 columns; after 32 columns follow 16 scales and 16 offsets as float16 (576 bytes a block)
+//   int4      16 rows x 8 columns, columns 0-3 in the low nibbles, 4-7 in the high ones; blocks alike (320 bytes)
+//
+// A weight of the last two is scale * level + offset. Their activations are rounded to int8 in blocks of 32 columns.
+//
+// Activations are kept in tiles of 8 nodes with the nodes innermost, so that a kernel finds the same column of all
+// its nodes at constant distances. A kernel takes up to 8 nodes for each load of weights; each (row, node) has an
+// accumulator of its own, so the result does not depend on how many nodes there are.
+#pragma once
+
+#include <cstdint>
+
+#include "abi.h"
+#include "simd.h"
+
+namespace ventris {
+
+enum class Kind : int64_t { float32 = 0, bfloat16 = 1, int8 = 2, int4 = 3 };
+
+constexpr int64_t kPanelRows = 16;
+constexpr int64_t kTileNodes = 8;
+constexpr int64_t kBlock = 32;
+
+// 32 columns of 8 nodes, rounded to int8: a number is about scale * value.
+struct ByteTile {
+  int32_t values[kTileNodes][kBlock / 4];  // four int8 in each
+  float scales[kTileNodes];
+  float sums[kTileNodes];  // scale * sum of the values: what a weight's offset is multiplied with
+};
+
+class Matrix {
+ public:
+  Matrix() = default;
+  explicit Matrix(const VentrisMatrix& packed);
+
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+  int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
+  const float* bias() const { return bias_; }
+  bool uses_bytes() const { return kind_ == Kind::int8 || kind_ == Kind::int4; }
+
+  // Size of the activations of `nodes` nodes in this matrix's format.
+  int64_t activation_bytes(int64_t nodes) const;
+
+  // Convert columns `first .. first + count - 1` of one node; `first` is a multiple of 32, and so is `count`
+  // unless the row ends there.
+  void put_activations(uint8_t* activations, int64_t node, int64_t first, const float* values, int64_t count) const;
+
+  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included.
+  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, float (*out)[kPanelRows]) const;
+
+  // One row as float32 [columns].
+  void read_row(int64_t row, float* to) const;
+
+ private:
+  int64_t panel_bytes() const;
+  int64_t tile_bytes() const;
+
+  const uint8_t* data_ = nullptr;
+  const float* bias_ = nullptr;
+  int64_t rows_ = 0;
+  int64_t columns_ = 0;
+  Kind kind_ = Kind::float32;
+};
+
+}  // namespace ventris

@@ -1,0 +1,479 @@
+"""A Llama-like decoder in plain torch: the readable reference, the fallback, and the GPU runtime.
+
+One block with the switches of :class:`DecoderConfig` serves every family. The linear layers run once
+over the flat nodes of all requests; only attention loops over the requests, because each has its own
+cache and its own tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger, Span
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Rows, Scores
+from ventris.models.config import DecoderConfig
+from ventris.models.rope import rope_tables
+from ventris.models.weights import Weights, dense
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+class Linear:
+    """``x @ weight.T + bias``; bfloat16 weights on a CPU are stored in oneDNN's blocked order.
+
+    The reordered matrix takes about a third of the time of a plain one, since the plain kernel
+    reorders it again in every call.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.bias = bias
+        self.packed = packs_for_onednn(weight)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.packed else weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``[n, in] -> [n, out]``"""
+        if self.packed and x.shape[0]:
+            packed: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+            return packed
+        if self.packed:
+            return x.new_empty((0, self.weight.shape[0]))
+        return F.linear(x, self.weight, self.bias)
+
+
+def packs_for_onednn(weight: Tensor) -> bool:
+    """Whether this build of torch, on this processor, runs ``weight`` as a reordered matrix."""
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+@dataclass(slots=True)
+class Norm:
+    """RMS norm over the last axis, computed in float32 or wider."""
+
+    weight: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.to(self.weight.dtype)
+        return F.rms_norm(wide, self.weight.shape, self.weight, self.eps).to(x.dtype)
+
+
+@dataclass(slots=True)
+class Layer:
+    """The weights of one block; the optional norms are ``None`` where the family has none."""
+
+    attention_norm: Norm
+    qkv: Linear
+    output: Linear
+    mlp_norm: Norm
+    gate_up: Linear
+    down: Linear
+    query_norm: Norm | None
+    key_norm: Norm | None
+    after_attention: Norm | None
+    after_mlp: Norm | None
+    window: int
+    theta: float
+
+
+@dataclass(slots=True)
+class Slot:
+    """Where one request's nodes stand in a pass.
+
+    Attributes:
+        tail: The cache's span that takes the scratch rows.
+        start: First scratch row that this pass writes.
+        count: Number of nodes.
+        masks: For each layer the additive mask ``[count, length + start + count]`` over committed and
+            scratch rows, or ``None`` where every node sees everything.
+    """
+
+    cache: KVCache
+    tail: Span
+    start: int
+    count: int
+    masks: list[Tensor | None]
+
+
+class TorchDecoder:
+    """A :class:`~ventris.engine.target.Target` that runs in plain torch.
+
+    Args:
+        config: Sizes and switches.
+        weights: A transformers checkpoint's weights by name; quantized matrices are expanded.
+        dtype: Type of weights, hidden rows and cache: float32, bfloat16, or float64 for tests of
+            exactness. Logits are float32, or float64 where ``dtype`` is.
+        device: Where everything lives.
+
+    Raises:
+        BadInput: if a weight is missing.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.device = torch.device(device)
+        self.vocab_size = config.vocab_size
+        self.hidden_size = config.hidden_size
+        self.num_layers = config.num_layers
+        self.context_length = config.context_length
+        self.rotary_dim = config.rotary_dim or config.head_dim
+        self.query_scale = config.query_scale or config.head_dim**-0.5
+        self.wide = torch.promote_types(dtype, torch.float32)
+        self.activation = ACTIVATIONS[config.activation]
+
+        loader = _Loader(config, weights, dtype, self.device)
+        self.embedding = loader.matrix("model.embed_tokens.weight")
+        self.layers = [loader.layer(i) for i in range(config.num_layers)]
+        self.final_norm = loader.norm("model.norm")
+        self.lm_head = Linear(self.embedding) if config.tied_head else loader.linear(False, "lm_head")
+        self.rope = {
+            theta: tuple(table.to(self.device, self.wide) for table in self._tables(theta))
+            for theta in {layer.theta for layer in self.layers}
+        }
+
+    def _tables(self, theta: float) -> tuple[Tensor, Tensor]:
+        return rope_tables(self.config, theta, self.config.context_length)
+
+    def new_cache(
+        self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
+    ) -> KVCache:
+        """An empty cache for one sequence, with room for about ``capacity`` rows."""
+        c = self.config
+        layout = CacheLayout(c.num_layers, c.num_kv_heads, c.head_dim, self.dtype, self.device)
+        return KVCache(layout, capacity, ledger, owner)
+
+    @torch.no_grad()
+    def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
+        """Embed, run all layers, and apply the final norm and the head to the wanted nodes."""
+        hidden, tapped = self.run_layers(batch, self.embed(batch), 0, self.num_layers, taps)
+        nodes, counts = wanted_nodes(batch)
+        if len(nodes) < hidden.shape[0]:
+            hidden = hidden[torch.tensor(nodes, dtype=torch.int64, device=self.device)]
+        return Scores(list(torch.split(self.head(hidden), counts)), tapped)
+
+    @torch.no_grad()
+    def embed(self, batch: Sequence[Rows]) -> Tensor:
+        """Input rows of all nodes of the batch, ``[nodes, hidden]``.
+
+        Raises:
+            BadInput: if a token id is outside the vocabulary, or given rows have the wrong shape.
+        """
+        parts = [self._embed_one(rows) for rows in batch]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _embed_one(self, rows: Rows) -> Tensor:
+        if rows.embeddings is not None:
+            expected = (len(rows.tokens), self.hidden_size)
+            if rows.embeddings.shape != expected:
+                raise BadInput(f"embeddings have shape {tuple(rows.embeddings.shape)}, expected {expected}")
+            return rows.embeddings.to(self.device, self.dtype)
+        check_tokens(rows.tokens, self.vocab_size)
+        embedded = self.embedding[torch.tensor(rows.tokens, dtype=torch.int64, device=self.device)]
+        if self.config.embedding_scale != 1.0:
+            # Rounded to the weights' type first, as the models were trained.
+            embedded = embedded * torch.tensor(self.config.embedding_scale, dtype=self.dtype)
+        return embedded
+
+    @torch.no_grad()
+    def run_layers(
+        self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Run layers ``first .. last - 1`` on ``hidden: [nodes, hidden]``.
+
+        Taps between ``first`` and ``last`` (both included) are returned, others are left out.
+
+        Raises:
+            BadInput: if a node stands past the context, or a tap is no layer.
+        """
+        if any(not 0 <= tap <= self.num_layers for tap in taps):
+            raise BadInput(f"cannot tap layers {list(taps)}: this model has layers 0 to {self.num_layers}")
+        positions = [scratch_positions(rows, self.context_length) for rows in batch]
+        slots = [self._slot(rows, at) for rows, at in zip(batch, positions, strict=True)]
+        new = [at[rows.start :] for rows, at in zip(batch, positions, strict=True)]
+        where = torch.from_numpy(np.concatenate(new)).to(self.device)
+        rope = {theta: (cos[where, None], sin[where, None]) for theta, (cos, sin) in self.rope.items()}
+
+        tapped = {}
+        for index in range(first, last):
+            if index in taps:
+                tapped[index] = hidden
+            layer = self.layers[index]
+            query, key, value = self.project(layer, hidden, *rope[layer.theta])
+            attended = [
+                self._attend_slot(index, slot, *part)
+                for slot, part in zip(slots, _split(slots, query, key, value), strict=True)
+            ]
+            hidden = self.finish(layer, hidden, attended[0] if len(attended) == 1 else torch.cat(attended))
+        if last in taps:
+            tapped[last] = hidden
+        return hidden, tapped
+
+    @torch.no_grad()
+    def head(self, hidden: Tensor) -> Tensor:
+        """Final norm and vocabulary projection, ``[n, hidden] -> [n, vocab]``."""
+        logits = self.lm_head(self.final_norm(hidden)).to(self.wide)
+        cap = self.config.logit_softcap
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    @torch.no_grad()
+    def attention_row(self, cache: KVCache, layer: int, hidden_row: Tensor, position: int) -> Tensor:
+        """Attention of one query over the committed rows, ``[heads, length]``; each head sums to 1.
+
+        Args:
+            hidden_row: Input of that layer (a tap), ``[hidden]``.
+            position: Position of the query; keys behind it are not seen.
+
+        Raises:
+            BadInput: if the query sees no committed row.
+        """
+        block = self.layers[layer]
+        cos, sin = self.rope[block.theta]
+        query, _, _ = self.project(block, hidden_row[None], cos[[position], None], sin[[position], None])
+        keys, _ = cache.rows(layer)
+        distance = position - cache.positions()[layer].to(self.device)
+        visible = (distance >= 0) & ((distance < block.window) if block.window else True)
+        if not visible.any():
+            raise BadInput(f"position {position} sees none of the {cache.length} committed rows")
+        mask = torch.zeros(cache.length, dtype=self.dtype, device=self.device)
+        return self._probabilities(query, keys, mask.masked_fill_(~visible, -torch.inf)).flatten(0, 2)
+
+    def project(
+        self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``[n, heads, head_dim]``, keys and values ``[n, kv_heads, head_dim]``, rotated.
+
+        ``cos`` and ``sin`` are the nodes' rows of the rotary tables, ``[n, 1, rotary_dim / 2]``.
+        """
+        c = self.config
+        fused = layer.qkv(layer.attention_norm(hidden)).view(hidden.shape[0], -1, c.head_dim)
+        turning, value = torch.split(fused, [c.num_heads + c.num_kv_heads, c.num_kv_heads], dim=1)
+        if layer.query_norm is not None and layer.key_norm is not None:
+            query, key = turning[:, : c.num_heads], turning[:, c.num_heads :]
+            turning = torch.cat((layer.query_norm(query), layer.key_norm(key)), dim=1)
+        query, key = torch.split(self._rotate(turning, cos, sin), [c.num_heads, c.num_kv_heads], dim=1)
+        return query, key, value
+
+    def _rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Turn the first ``rotary_dim`` dimensions of each head, pairing dimension i with i + half."""
+        half = self.rotary_dim // 2
+        left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        turned = torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1).to(x.dtype)
+        return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+    def _attend_slot(self, layer: int, slot: Slot, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Write one request's keys and values, then let its nodes look at its rows."""
+        row = slot.tail.used + slot.start
+        block = slot.tail.storage.data[layer]
+        block[0, :, row : row + slot.count] = key.transpose(0, 1)
+        block[1, :, row : row + slot.count] = value.transpose(0, 1)
+        keys, values = slot.cache.rows(layer, slot.start + slot.count)
+        return self.attend(query, keys, values, slot.masks[layer])
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention of ``query: [n, heads, head_dim]`` over ``keys, values: [kv_heads, rows, head_dim]``.
+
+        ``mask`` is added to the scores, ``[n, rows]``. Returns ``[n, heads * head_dim]``.
+        """
+        if self.config.attention_softcap:
+            mixed = self._probabilities(query, keys, mask).to(self.dtype) @ values[:, None]
+        else:
+            grouped = self._group(query)
+            shape = (*grouped.shape[:2], *keys.shape[1:])
+            mixed = F.scaled_dot_product_attention(
+                grouped,
+                keys[:, None].expand(shape),
+                values[:, None].expand(shape),
+                attn_mask=mask,
+                scale=self.query_scale,
+            )
+        return mixed.permute(2, 0, 1, 3).reshape(query.shape[0], -1)
+
+    def _probabilities(self, query: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention probabilities, ``[kv_heads, heads / kv_heads, n, rows]``, float32 or wider."""
+        scores = (self._group(query) @ keys[:, None].transpose(-1, -2)).to(self.wide) * self.query_scale
+        cap = self.config.attention_softcap
+        if cap:
+            scores = torch.tanh(scores / cap) * cap
+        if mask is not None:
+            scores = scores + mask
+        return scores.softmax(dim=-1)
+
+    def _group(self, query: Tensor) -> Tensor:
+        """``[n, heads, head_dim] -> [kv_heads, heads / kv_heads, n, head_dim]``"""
+        c = self.config
+        return query.view(-1, c.num_kv_heads, c.num_heads // c.num_kv_heads, c.head_dim).permute(1, 2, 0, 3)
+
+    def finish(self, layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
+        """The rest of a block after attention, with both residual sums."""
+        update = layer.output(attended)
+        if layer.after_attention is not None:
+            update = layer.after_attention(update)
+        hidden = hidden + update
+        gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=-1)
+        update = layer.down(self.activation(gate) * up)
+        if layer.after_mlp is not None:
+            update = layer.after_mlp(update)
+        return hidden + update
+
+    def _slot(self, rows: Rows, positions: np.ndarray) -> Slot:
+        """Reserve the scratch rows of one request and build its masks."""
+        cache, count = rows.cache, len(rows.tokens)
+        tail = cache.reserve(rows.start + count)
+        visible = visible_rows(rows)
+        full = self._additive(visible)
+        masks = [full] * self.num_layers
+        windowed = [index for index, layer in enumerate(self.layers) if layer.window]
+        if windowed:
+            committed = cache.positions().numpy()
+            same_rows = all(span.positions is None for span in cache.spans)
+            for index in windowed:
+                if same_rows and index != windowed[0]:
+                    masks[index] = masks[windowed[0]]
+                    continue
+                keys = np.concatenate((committed[index], positions))
+                near = positions[rows.start :, None] - keys < self.layers[index].window
+                masks[index] = self._additive(visible & near)
+        return Slot(cache, tail, rows.start, count, masks)
+
+    def _additive(self, visible: np.ndarray) -> Tensor | None:
+        """0 where visible and -inf elsewhere; ``None`` where nothing is hidden."""
+        if visible.all():
+            return None
+        mask = torch.zeros(visible.shape, dtype=self.dtype)
+        return mask.masked_fill_(torch.from_numpy(~visible), -torch.inf).to(self.device)
+
+
+def _split(slots: Sequence[Slot], *flat: Tensor) -> list[tuple[Tensor, ...]]:
+    """Cut tensors of all nodes into the parts of each request."""
+    if len(slots) == 1:
+        return [flat]
+    counts = [slot.count for slot in slots]
+    return list(zip(*(torch.split(tensor, counts) for tensor in flat), strict=True))
+
+
+def check_tokens(tokens: Sequence[int], vocab_size: int) -> None:
+    """Refuse token ids outside the vocabulary.
+
+    Raises:
+        BadInput: naming the first such id.
+    """
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise BadInput(f"token {token} is outside the vocabulary of {vocab_size} tokens")
+
+
+def wanted_nodes(batch: Sequence[Rows]) -> tuple[list[int], list[int]]:
+    """Flat indices of the nodes that need logits, and how many of them each request has."""
+    nodes: list[int] = []
+    counts = []
+    first = 0
+    for rows in batch:
+        wanted = range(len(rows.tokens)) if rows.wanted is None else rows.wanted
+        nodes.extend(first + node for node in wanted)
+        counts.append(len(wanted))
+        first += len(rows.tokens)
+    return nodes, counts
+
+
+def scratch_positions(rows: Rows, context_length: int) -> np.ndarray:
+    """Position of every scratch node so far, int64 ``[start + nodes]``: by depth below the prefix.
+
+    Raises:
+        BadInput: if the parents do not fit the nodes, or a node stands past the context.
+    """
+    if len(rows.parents) != rows.start + len(rows.tokens):
+        raise BadInput(
+            f"{len(rows.parents)} parents were given for {rows.start} earlier "
+            f"and {len(rows.tokens)} new nodes"
+        )
+    positions = np.empty(len(rows.parents), dtype=np.int64)
+    for node, parent in enumerate(rows.parents):
+        positions[node] = positions[parent] + 1 if parent >= 0 else rows.cache.next_position
+    if len(positions) and positions.max() >= context_length:
+        raise BadInput(
+            f"position {positions.max()} is past the context of {context_length} tokens; "
+            "shorten the prompt or ask for fewer new tokens"
+        )
+    return positions
+
+
+def visible_rows(rows: Rows) -> np.ndarray:
+    """Which rows each new node may see, bool ``[nodes, length + start + nodes]``.
+
+    A node sees every committed row, its ancestors among the scratch rows, and itself.
+    """
+    total = len(rows.parents)
+    above = np.zeros((total, total), dtype=bool)
+    for node, parent in enumerate(rows.parents):
+        if parent >= 0:
+            above[node] = above[parent]
+        above[node, node] = True
+    prefix = np.ones((len(rows.tokens), rows.cache.length), dtype=bool)
+    return np.concatenate((prefix, above[rows.start :]), axis=1)
+
+
+@dataclass(slots=True)
+class _Loader:
+    """Reads a checkpoint's weights by name and joins those that run as one matrix."""
+
+    config: DecoderConfig
+    weights: Weights
+    dtype: torch.dtype
+    device: torch.device
+
+    def matrix(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        if name not in self.weights:
+            raise BadInput(f"the {self.config.family} checkpoint has no weight {name!r}")
+        return dense(self.weights[name], dtype or self.dtype).to(self.device)
+
+    def linear(self, bias: bool, *names: str) -> Linear:
+        """One matrix that holds the rows of all ``names``."""
+        weight = torch.cat([self.matrix(f"{name}.weight") for name in names])
+        joined = torch.cat([self.matrix(f"{name}.bias") for name in names]) if bias else None
+        return Linear(weight, joined)
+
+    def norm(self, name: str) -> Norm:
+        weight = self.matrix(f"{name}.weight", torch.promote_types(self.dtype, torch.float32))
+        return Norm(weight + 1 if self.config.norm_plus_one else weight, self.config.norm_eps)
+
+    def layer(self, index: int) -> Layer:
+        c = self.config
+        at = f"model.layers.{index}"
+        heads, mlp = f"{at}.self_attn", f"{at}.mlp"
+        before_mlp = "pre_feedforward_layernorm" if c.post_norms else "post_attention_layernorm"
+        return Layer(
+            attention_norm=self.norm(f"{at}.input_layernorm"),
+            qkv=self.linear(c.qkv_bias, f"{heads}.q_proj", f"{heads}.k_proj", f"{heads}.v_proj"),
+            output=self.linear(c.output_bias, f"{heads}.o_proj"),
+            mlp_norm=self.norm(f"{at}.{before_mlp}"),
+            gate_up=self.linear(c.mlp_bias, f"{mlp}.gate_proj", f"{mlp}.up_proj"),
+            down=self.linear(c.mlp_bias, f"{mlp}.down_proj"),
+            query_norm=self.norm(f"{heads}.q_norm") if c.qk_norm else None,
+            key_norm=self.norm(f"{heads}.k_norm") if c.qk_norm else None,
+            after_attention=self.norm(f"{at}.post_attention_layernorm") if c.post_norms else None,
+            after_mlp=self.norm(f"{at}.post_feedforward_layernorm") if c.post_norms else None,
+            window=c.window(index),
+            theta=c.theta(index),
+        )

@@ -1,0 +1,209 @@
+"""Draft as much as pays: the tree size with the most expected tokens a second on the measured curve.
+
+Expected tokens come from the drafter's confidence corrected by what was really accepted; seconds come from
+T(n). One decision is made for the whole batch, so a busy batch drafts less. Cheap drafters are asked for
+more than is worth scoring and trimmed afterwards; dear ones are told how far to draft beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
+from ventris.engine.tree import TokenTree
+from ventris.policy.cost_curve import CostCurve
+
+if TYPE_CHECKING:
+    from ventris.parts import Workshop
+
+BUCKETS = 10
+"""Confidence is corrected in tenths."""
+
+PRIOR_WEIGHT = 6.0
+"""Judgements that the drafter's own confidence counts for in each bucket."""
+
+FORGETTING = 0.98
+"""Factor on old judgements, so that the correction follows the text."""
+
+DEAR = 0.04
+"""A drafter whose call takes more than this share of T(1) is planned for, not only trimmed."""
+
+MARGIN = 0.01
+"""Gain in rate below which drafting is not worth its noise."""
+
+FIRST_ACCEPTANCE = 0.6
+"""Acceptance assumed at a depth that was never judged."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was learnt from one request."""
+
+    kept: list[float] = field(default_factory=lambda: [0.0] * BUCKETS)
+    judged: list[float] = field(default_factory=lambda: [0.0] * BUCKETS)
+    kept_at: list[float] = field(default_factory=list)
+    judged_at: list[float] = field(default_factory=list)
+    drafted_depth: float = 4.0
+    silent: int = 0
+
+
+class Goodput:
+    """Chooses every step's tree sizes by expected tokens a second.
+
+    Falls back to plain decoding where drafting does not pay, and tries again every ``retry`` steps, so it
+    recovers when the text becomes predictable.
+
+    Trees that were *drawn* are never trimmed: dropping a draw after looking at it would bias a rejection
+    rule. Their depth is planned before drafting.
+
+    Args:
+        curve: T(n) of the target on this machine.
+        retry: Steps without a draft after which a small one is tried.
+        nodes: Drafted tokens of one request at most.
+        depth: Drafted tokens in a row at most.
+    """
+
+    name = "goodput"
+
+    class Options(BaseModel):
+        """Options of the goodput policy."""
+
+        retry: int = Field(24, ge=1, description="steps without a draft after which a small one is tried")
+        nodes: int = Field(32, ge=1, le=256, description="drafted tokens of one request at most")
+        depth: int = Field(16, ge=1, le=64, description="drafted tokens in a row at most")
+
+    def __init__(self, curve: CostCurve, retry: int = 24, nodes: int = 32, depth: int = 16) -> None:
+        self.curve = curve
+        self.retry = retry
+        self.budget = Budget(nodes, depth)
+
+    @classmethod
+    def build(cls, options: Options, workshop: Workshop) -> Goodput:
+        """Take the target's measured curve; without a target a flat one stands in for checking."""
+        curve = workshop.cost_curve() if workshop.cost_curve else CostCurve((1, 2), (1.0, 1.0))
+        return cls(curve, **options.model_dump())
+
+    def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+        return [self._plan_one(record, load) for record in records]
+
+    def _plan_one(self, record: DraftRecord, load: Load) -> Budget:
+        known = _knowledge(record)
+        call = load.draft_seconds.get(record.drafter)
+        if call is None or call < DEAR * self.curve(1):
+            return self.budget
+        # A dear drafter: its time counts, and it grows with the depth it drafts to.
+        each = call / max(known.drafted_depth, 1.0)
+        base = load.running + load.other_nodes
+        share = self.curve(base) / max(load.running, 1)
+        best, depth, expected, reach = 1.0 / share, 0, 1.0, 1.0
+        for level in range(self.budget.depth):
+            reach *= _acceptance(known, level)
+            expected += reach
+            seconds = self.curve(base + level + 1) / max(load.running, 1) + each * (level + 1)
+            if expected / seconds > best * (1 + MARGIN):
+                best, depth = expected / seconds, level + 1
+        if depth == 0:
+            known.silent += 1
+            if known.silent < self.retry:
+                return NO_DRAFT
+            depth = 1
+        known.silent = 0
+        return Budget(self.budget.nodes, depth)
+
+    def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
+        candidates: list[tuple[float, int, int]] = []
+        fixed = 0
+        for index, (record, tree) in enumerate(zip(records, trees, strict=True)):
+            if tree.draws:
+                fixed += len(tree) - 1
+                continue
+            reach = [1.0] * len(tree)
+            known = _knowledge(record)
+            for node in range(1, len(tree)):
+                # A hair below the parent, so that sorting keeps parents first among equals.
+                chance = min(_corrected(known, tree.confidence[node]), 0.999)
+                reach[node] = reach[tree.parents[node]] * chance
+                candidates.append((reach[node], index, node))
+        candidates.sort(reverse=True)
+        chosen = self._worthwhile([chance for chance, _, _ in candidates], load, fixed)
+        kept: list[list[int]] = [[0] for _ in trees]
+        for _, index, node in candidates[:chosen]:
+            kept[index].append(node)
+        return [
+            tree if tree.draws or len(tree) == 1 else self._keep(record, tree, sorted(nodes))
+            for record, tree, nodes in zip(records, trees, kept, strict=True)
+        ]
+
+    def _keep(self, record: DraftRecord, tree: TokenTree, nodes: list[int]) -> TokenTree:
+        known = _knowledge(record)
+        if len(nodes) > 1:
+            known.silent = 0
+            return tree if len(nodes) == len(tree) else tree.keep(nodes)
+        known.silent += 1
+        if known.silent >= self.retry:
+            known.silent = 0
+            best = max(range(1, len(tree)), key=lambda n: tree.confidence[n] if tree.parents[n] == 0 else 0)
+            return tree.keep([0, best])
+        return tree.keep([0])
+
+    def _worthwhile(self, chances: Sequence[float], load: Load, fixed: int) -> int:
+        """How many of the likeliest nodes to score: the best rate over all counts."""
+        base = load.running + load.other_nodes + fixed
+        expected = float(max(load.running, 1))
+        best, count = expected / self.curve(base) * (1 + MARGIN), 0
+        for index, chance in enumerate(chances):
+            expected += chance
+            rate = expected / self.curve(base + index + 1)
+            if rate > best:
+                best, count = rate, index + 1
+        return count
+
+    def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
+        if len(tree) == 1:
+            return
+        known = _knowledge(record)
+        depth = tree.depths()
+        known.drafted_depth += 0.2 * (max(depth) - known.drafted_depth)
+        on_path = set(path)
+        judged_levels: dict[int, bool] = {}
+        for node in range(1, len(tree)):
+            if tree.parents[node] not in on_path:
+                continue
+            kept = node in on_path
+            bucket = _bucket(tree.confidence[node])
+            known.kept[bucket] = FORGETTING * known.kept[bucket] + kept
+            known.judged[bucket] = FORGETTING * known.judged[bucket] + 1.0
+            level = depth[node] - 1
+            judged_levels[level] = judged_levels.get(level, False) or kept
+        for level, kept in judged_levels.items():
+            while len(known.kept_at) <= level:
+                known.kept_at.append(0.0)
+                known.judged_at.append(0.0)
+            known.kept_at[level] = FORGETTING * known.kept_at[level] + kept
+            known.judged_at[level] = FORGETTING * known.judged_at[level] + 1.0
+
+
+def _knowledge(record: DraftRecord) -> _Known:
+    if record.memory is None:
+        record.memory = _Known()
+    known: _Known = record.memory
+    return known
+
+
+def _bucket(confidence: float) -> int:
+    return min(int(confidence * BUCKETS), BUCKETS - 1)
+
+
+def _corrected(known: _Known, confidence: float) -> float:
+    bucket = _bucket(confidence)
+    return (known.kept[bucket] + PRIOR_WEIGHT * confidence) / (known.judged[bucket] + PRIOR_WEIGHT)
+
+
+def _acceptance(known: _Known, level: int) -> float:
+    if level >= len(known.kept_at):
+        return _acceptance(known, level - 1) if level else FIRST_ACCEPTANCE
+    return (known.kept_at[level] + 2 * FIRST_ACCEPTANCE) / (known.judged_at[level] + 2)

@@ -1,0 +1,8 @@
+"""Verifiers: which drafted path is kept, and what is the next token?"""
+
+from ventris.verify.block import Block
+from ventris.verify.match import Coupled, Greedy, PointMass
+from ventris.verify.rejection import Rejection
+from ventris.verify.synthetic import Synthetic
+
+__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "Synthetic"]
