@@ -5,13 +5,10 @@ from __future__ import annotations
 import families
 import pytest
 import torch
-import transformers as hf
 
 from ventris.engine.cache import KVCache
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
-from ventris.models.config import DecoderConfig, RopeScaling
-from ventris.models.rope import rope_tables
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.weights import dense, quantize
 
@@ -155,36 +152,3 @@ def test_bad_input_is_refused(family, decoder):
     weights = {n: w for n, w in family("llama").weights.items() if n != "model.norm.weight"}
     with pytest.raises(BadInput, match=r"no weight 'model\.norm\.weight'"):
         TorchDecoder(family("llama").config, weights)
-
-
-ROPE = {
-    "dynamic": (RopeScaling("dynamic", 2.0), {"factor": 2.0}),
-    "yarn": (
-        RopeScaling("yarn", 4.0, 64, beta_fast=16.0, mscale=0.7, mscale_all_dim=0.3, truncate=False),
-        {"factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 16.0, "mscale": 0.7,
-         "mscale_all_dim": 0.3, "truncate": False},
-    ),
-    "longrope": (
-        RopeScaling("longrope", 0.0, 64, short_factor=(1.0, 1.5, 2.0, 3.0), long_factor=(1.0, 3.0, 5.0, 9.0)),
-        {"original_max_position_embeddings": 64, "short_factor": [1.0, 1.5, 2.0, 3.0],
-         "long_factor": [1.0, 3.0, 5.0, 9.0], "factor": None},
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ROPE)
-@pytest.mark.parametrize("positions", [50, 128, 200])
-def test_rope_tables_equal_transformers(kind, positions):
-    """The tables for a text of ``positions`` tokens, for the scalings that the tiny models leave out."""
-    scaling, theirs = ROPE[kind]
-    config = DecoderConfig("test", 96, 32, 48, 4, 4, 2, 8, 128, rope_theta=1000.0, rope_scaling=scaling)
-    hf_config = hf.LlamaConfig(
-        hidden_size=32, num_attention_heads=4, max_position_embeddings=128,
-        rope_parameters={"rope_type": kind, "rope_theta": 1000.0, **theirs},
-    )  # fmt: skip
-    reference = hf.modeling_rope_utils.ROPE_INIT_FUNCTIONS[kind]
-    frequencies, factor = reference(hf_config, "cpu", seq_len=positions)
-    angles = torch.arange(positions).float()[:, None] * frequencies
-    cos, sin = rope_tables(config, 1000.0, positions)
-    torch.testing.assert_close(cos, angles.cos() * factor, atol=1e-4, rtol=0)
-    torch.testing.assert_close(sin, angles.sin() * factor, atol=1e-4, rtol=0)

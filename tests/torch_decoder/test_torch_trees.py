@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from ventris.engine.target import Rows
 
-RELAXED = settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
-)
+RELAXED = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TOKEN = st.integers(0, 95)
 
 

@@ -179,9 +179,13 @@ class GuideState(Protocol):
     """A guide's memory for one request: a function of the prefix, moved forward token by token.
 
     It only ever moves over *kept* tokens, so it needs no rollback. Optional further members:
-    ``fork() -> GuideState`` (an independent copy, so that a drafter can be guided),
-    ``needs(tree) -> Needs``, ``forced() -> list[int]`` (tokens that must come next) and
-    ``valid -> bool`` (whether the text so far satisfies the guide).
+
+    - ``fork() -> GuideState``: an independent copy, so that a drafter can be guided;
+    - ``streams``, ``needs(tree) -> Needs``: extra forwards and hidden rows;
+    - ``forced() -> list[int]``: tokens that must come next; they become a free draft;
+    - ``prune(tree) -> list[int]``: the nodes of a draft, parents first and the root always, that may come
+      at all; the others are not scored;
+    - ``valid -> bool``: whether the text so far satisfies the guide.
     """
 
     def adjust(self, logits: Tensor, view: NodeView) -> Tensor:

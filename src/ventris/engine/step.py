@@ -79,8 +79,15 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
     Args:
         measured: Told each drafting call's name and seconds.
     """
-    trees = [TokenTree.root(running.stream.pending[-1]) for running in batch]
-    able = [i for i, r in enumerate(batch) if r.request.drafter and not r.reading and r.view.remaining > 1]
+    trees = [_forced_draft(running) for running in batch]
+    able = [
+        i
+        for i, running in enumerate(batch)
+        if running.request.drafter
+        and not running.reading
+        and running.view.remaining > 1
+        and len(trees[i]) == 1
+    ]
     if not able:
         return trees
     budgets: dict[int, Budget] = {}
@@ -94,13 +101,45 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
         started = perf_counter()
         jobs = [_draft_job(batch[i], budgets[i]) for i in members]
         for i, tree in zip(members, drafter.propose(jobs), strict=True):
-            trees[i] = tree
+            trees[i] = _pruned(batch[i], tree)
         measured(drafter.name, perf_counter() - started)
     for policy, members in _by_part(drafting, lambda i: batch[i].request.policy):
         kept = policy.trim([batch[i].record for i in members], [trees[i] for i in members], load)
         for i, tree in zip(members, kept, strict=True):
             trees[i] = tree
     return trees
+
+
+def _forced_draft(running: Running) -> TokenTree:
+    """The root with the tokens that a guide says must follow; a draft that costs nothing to make."""
+    root = running.stream.pending[-1]
+    for name, state in running.guides:
+        forced = getattr(state, "forced", None)
+        tokens = forced()[: running.view.remaining - 1] if forced and not running.reading else []
+        if tokens:
+            return TokenTree.chain([root, *tokens], name)
+    return TokenTree.root(root)
+
+
+def _pruned(running: Running, tree: TokenTree) -> TokenTree:
+    """The tree without the nodes that a guide would forbid.
+
+    Drawn nodes stay: the verifier has to see every draw, the impossible ones too, or it would be biased.
+    """
+    for _, state in running.guides:
+        prune = getattr(state, "prune", None)
+        if prune is None or len(tree) == 1:
+            continue
+        allowed = set(prune(tree))
+        kept = [0]
+        for node in range(1, len(tree)):
+            parent = tree.parents[node]
+            drawn = parent in tree.draws and parent in allowed
+            if parent in kept and (node in allowed or drawn):
+                kept.append(node)
+        if len(kept) < len(tree):
+            tree = tree.keep(kept)
+    return tree
 
 
 def _by_part(indices: Sequence[int], part_of: Callable[[int], Any]) -> list[tuple[Any, list[int]]]:

@@ -47,6 +47,7 @@ class ToyTarget:
         self.blend = blend
         self.memory = memory
         self.forwards = 0
+        self._laws: dict[tuple[int, tuple[int, ...]], Tensor] = {}
         self._layout = CacheLayout(1, 1, 1, torch.float64, self.device)
 
     def new_cache(
@@ -64,11 +65,12 @@ class ToyTarget:
         return row
 
     def _law(self, seed: int, tail: tuple[int, ...]) -> Tensor:
-        key = hash((seed, tail))
-        return torch.tensor(
-            [self.sharpness * 3.4 * (uniform(key, 0, token) - 0.5) for token in range(self.vocab_size)],
-            dtype=torch.float64,
-        )
+        known = self._laws.get((seed, tail))
+        if known is None:
+            key = hash((seed, tail))
+            row = [self.sharpness * 3.4 * (uniform(key, 0, t) - 0.5) for t in range(self.vocab_size)]
+            known = self._laws[seed, tail] = torch.tensor(row, dtype=torch.float64)
+        return known
 
     def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
         hidden, tapped = self.run_layers(batch, self.embed(batch), 0, 1, taps)

@@ -1,0 +1,132 @@
+"""Every drafter with every verifier, guide, temperature and batch size: what holds, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ventris.draft import DraftModel, NGram, Stack
+from ventris.engine.errors import Incompatible
+from ventris.testing.checks import run
+from ventris.testing.guides import Amateur, HiddenShift, NoRepeatedPairs
+from ventris.testing.toy import ToyTarget
+from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, Synthetic
+
+TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
+DRAFT = ToyTarget(vocab_size=12, memory=2, sharpness=5.0, blend=(9, 0.4))
+
+DRAFTERS: dict[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "ngram": NGram,
+    "ngram:width=1": lambda: NGram(width=1),
+    "model (chain)": lambda: DraftModel(DRAFT),
+    "model:width=3 (tree)": lambda: DraftModel(DRAFT, width=3, samples=0),
+    "model:samples=3 (drawn tree)": lambda: DraftModel(DRAFT, samples=3),
+    "ngram,model": lambda: Stack([NGram(), DraftModel(DRAFT)]),
+}
+VERIFIERS: dict[str, Callable[[], Any]] = {
+    "greedy": Greedy,
+    "coupled": Coupled,
+    "point-mass": PointMass,
+    "rejection": Rejection,
+    "block": Block,
+    "synthetic": Synthetic,
+}
+GUIDES: dict[str, Callable[[], list[Any]]] = {
+    "no guide": list,
+    "stateful mask": lambda: [NoRepeatedPairs()],
+    "second model": lambda: [Amateur(DRAFT)],
+    "hidden tap": lambda: [HiddenShift(0)],
+    "mask + model": lambda: [NoRepeatedPairs(), Amateur(DRAFT)],
+}
+PROMPT = [1, 2, 3, 1, 2]
+OTHERS = [[4, 5], [6] * 20, [7, 8, 7, 8], [9], [1, 2, 3], [5, 5, 6], [2] * 9]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination."""
+
+    drafter: str
+    verifier: str
+    guide: str
+    temperature: float
+    batch: int
+
+    @property
+    def key(self) -> str:
+        return (
+            f"{self.drafter} | {self.verifier} | {self.guide} | T={self.temperature:g} | batch {self.batch}"
+        )
+
+
+def cells() -> Iterator[Cell]:
+    for drafter in DRAFTERS:
+        for verifier in VERIFIERS:
+            for guide in GUIDES:
+                for temperature in (0.0, 1.0):
+                    for batch in (1, 8):
+                        yield Cell(drafter, verifier, guide, temperature, batch)
+
+
+def outcome(cell: Cell) -> str:
+    """``same ids`` or ``runs`` where the combination works, ``refused: …`` where it says it cannot.
+
+    ``same ids`` means: the ids of undrafted decoding, which greedy decoding and the coupled verifier promise.
+    The law of the other exact verifiers is checked by enumeration elsewhere.
+
+    Raises:
+        AssertionError: if a combination works but gives the wrong ids.
+    """
+    settings = {"temperature": cell.temperature, "seed": 3}
+    prompts = [PROMPT, *OTHERS[: cell.batch - 1]]
+    verifier = VERIFIERS[cell.verifier]()
+    try:
+        completions = run(
+            TARGET, verifier, DRAFTERS[cell.drafter](), GUIDES[cell.guide](), prompts, **settings
+        )
+    except Incompatible as error:
+        return f"refused: {error.reason}"
+    assert all(len(completion.tokens) == 24 for completion in completions)
+    if not verifier.exact or (cell.temperature > 0 and cell.verifier != "coupled"):
+        return "runs"
+    reference = Greedy() if cell.temperature == 0 else Coupled()
+    expected = run(TARGET, reference, None, GUIDES[cell.guide](), [PROMPT], **settings)[0]
+    assert completions[0].tokens == expected.tokens, cell.key
+    return "same ids"
+
+
+def render(results: dict[str, str]) -> str:
+    """The matrix as a Markdown page: drafters down, verifiers across, one table a temperature."""
+    lines = [
+        "# What combines with what",
+        "",
+        "Written by the tests (`tests/composition`); every cell was run alone and in a batch of 8, with each",
+        f"of these guides: {', '.join(GUIDES)}. A cell may get better, never worse.",
+        "",
+        "- **same ids**: the very tokens of undrafted decoding, with every guide, alone and in a batch.",
+        "- **runs**: works; for exact verifiers the distribution is checked by enumerating all outcomes.",
+        "- **refused**: a clear error when the parts are put together; *n/m* counts such combinations.",
+        "",
+    ]
+    for temperature in (0.0, 1.0):
+        lines += [f"## Temperature {temperature:g}", "", f"| drafter | {' | '.join(VERIFIERS)} |"]
+        lines.append("| --- " * (len(VERIFIERS) + 1) + "|")
+        for drafter in DRAFTERS:
+            row = []
+            for verifier in VERIFIERS:
+                found = [
+                    results[cell.key]
+                    for cell in cells()
+                    if (cell.drafter, cell.verifier, cell.temperature) == (drafter, verifier, temperature)
+                ]
+                refused = sum(result.startswith("refused") for result in found)
+                works = next((result for result in found if not result.startswith("refused")), "")
+                share = f" {refused}/{len(found)}" if refused < len(found) else ""
+                row.append("; ".join(filter(None, [works, f"refused{share}" if refused else ""])))
+            lines.append(f"| `{drafter}` | {' | '.join(row)} |")
+        lines.append("")
+    reasons = sorted({result.removeprefix("refused: ") for result in results.values() if "refused" in result})
+    lines += ["## Reasons for refusals", "", *(f"- {reason}" for reason in reasons), ""]
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""The compatibility matrix is what the tests find, and only grows."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from .matrix import cells, outcome, render
+
+RATCHET = Path(__file__).with_name("ratchet.json")
+PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+def rank(result: str) -> int:
+    """Refused, runs, same ids: in order of worth."""
+    return {"runs": 1, "same ids": 2}.get(result, 0)
+
+
+def test_the_matrix_only_grows_and_the_page_tells_it() -> None:
+    results = {cell.key: outcome(cell) for cell in cells()}
+    if os.environ.get("VENTRIS_UPDATE_MATRIX"):
+        RATCHET.write_text(json.dumps({key: rank(r) for key, r in results.items()}, indent=0) + "\n")
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(render(results))
+    known = json.loads(RATCHET.read_text())
+    worse = [key for key, before in known.items() if key not in results or rank(results[key]) < before]
+    assert not worse, f"{len(worse)} combinations got worse or vanished, such as {worse[:3]}"
+    assert PAGE.read_text() == render(results), (
+        "docs/compatibility.md is stale; run VENTRIS_UPDATE_MATRIX=1 pytest tests/composition"
+    )
+
+
+def test_most_of_the_matrix_works() -> None:
+    known = json.loads(RATCHET.read_text())
+    assert sum(value > 0 for value in known.values()) > 0.7 * len(known)

@@ -1,0 +1,135 @@
+"""Cache rows survive any history: what a sequence reads is what was committed to it, forks included."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+
+LAYOUT = CacheLayout(2, 1, 1, torch.float32, torch.device("cpu"))
+
+
+def append(cache: KVCache, values: list[float], path: list[int]) -> None:
+    """Write scratch rows as a forward would, then commit some of them."""
+    span = cache.reserve(len(values))
+    rows = torch.tensor(values).view(1, 1, 1, -1, 1)
+    span.storage.data[..., span.used : span.used + len(values), :] = rows
+    cache.commit(path)
+
+
+def read(cache: KVCache) -> list[float]:
+    keys, values = cache.rows(1)
+    assert torch.equal(keys, values)
+    return keys[0, :, 0].tolist()
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 3), st.integers(1, 6), st.randoms(use_true_random=False)),
+        st.tuples(st.just("fork"), st.integers(0, 3)),
+        st.tuples(st.just("truncate"), st.integers(0, 3), st.floats(0, 1)),
+        st.tuples(st.just("keep"), st.integers(0, 3), st.randoms(use_true_random=False)),
+        st.tuples(st.just("release"), st.integers(0, 3)),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=200)
+@given(operations)
+def test_any_history_reads_back_and_pays_back(steps: list[tuple]) -> None:
+    ledger = MemoryLedger()
+    caches = [KVCache(LAYOUT, 4, ledger)]
+    expected: list[list[float]] = [[]]
+    counter = 0.0
+    for step in steps:
+        index = step[1] % len(caches)
+        cache, rows = caches[index], expected[index]
+        if step[0] == "append":
+            values = [counter + offset for offset in range(step[2])]
+            counter += step[2]
+            path = sorted(step[3].sample(range(step[2]), step[3].randint(0, step[2])))
+            append(cache, values, path)
+            expected[index] = rows + [values[place] for place in path]
+        elif step[0] == "fork" and len(caches) < 4:
+            caches.append(cache.fork())
+            expected.append(list(rows))
+        elif step[0] == "truncate":
+            length = int(step[2] * len(rows))
+            cache.truncate(length)
+            expected[index] = rows[:length]
+        elif step[0] == "keep" and rows:
+            places = sorted(step[2].sample(range(len(rows)), step[2].randint(1, len(rows))))
+            cache.keep(torch.tensor(places))
+            expected[index] = [rows[place] for place in places]
+        elif step[0] == "release":
+            cache.release()
+            expected[index] = []
+        assert [read(c) for c in caches] == expected
+        assert [c.length for c in caches] == [len(r) for r in expected]
+    for cache in caches:
+        cache.release()
+    assert ledger.total == 0
+
+
+def test_positions_survive_dropped_rows() -> None:
+    cache = KVCache(LAYOUT)
+    append(cache, [0.0, 1.0, 2.0, 3.0], [0, 1, 2, 3])
+    cache.keep(torch.tensor([0, 3]))
+    assert cache.positions()[0].tolist() == [0, 3]
+    assert cache.next_position == 4
+    append(cache, [4.0], [0])
+    assert cache.positions()[1].tolist() == [0, 3, 4]
+    cache.truncate(1)
+    assert cache.next_position == 3
+
+
+def test_layers_may_keep_different_rows() -> None:
+    cache = KVCache(LAYOUT)
+    append(cache, [0.0, 1.0, 2.0], [0, 1, 2])
+    cache.keep(torch.tensor([[0, 1], [1, 2]]))
+    assert cache.rows(0)[0][0, :, 0].tolist() == [0.0, 1.0]
+    assert cache.rows(1)[0][0, :, 0].tolist() == [1.0, 2.0]
+    assert cache.positions().tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_fork_copies_nothing_until_it_appends() -> None:
+    ledger = MemoryLedger()
+    cache = KVCache(LAYOUT, 100, ledger)
+    append(cache, [1.0] * 50, list(range(50)))
+    before = ledger.total
+    twin = cache.fork()
+    assert ledger.total == before
+    append(twin, [2.0], [0])
+    assert ledger.total > before
+    assert read(cache) == [1.0] * 50
+
+
+def test_the_ledger_refuses_by_name_and_books_nothing() -> None:
+    ledger = MemoryLedger(limit=LAYOUT.row_bytes * 20)
+    cache = KVCache(LAYOUT, 16, ledger, "target")
+    append(cache, [1.0], [0])
+    booked = ledger.total
+    with pytest.raises(MemoryError, match="'target'"):
+        cache.reserve(100)
+    assert ledger.total == booked
+    assert read(cache) == [1.0]
+
+
+def test_a_forgotten_cache_gives_its_bytes_back() -> None:
+    ledger = MemoryLedger()
+    cache = KVCache(LAYOUT, 16, ledger)
+    append(cache, [1.0], [0])
+    del cache
+    gc.collect()
+    assert ledger.total == 0
+
+
+def test_truncating_past_the_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot truncate"):
+        KVCache(LAYOUT).truncate(1)
