@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ventris.policy.cost_curve import CostCurve
 from ventris.policy.measured import measured_curve
 
 if TYPE_CHECKING:
+    from ventris.models.load import DType, Kernels
     from ventris.models.source import ModelSource
     from ventris.models.tokenizer import Tokenizer
 
@@ -66,8 +67,8 @@ class Piece:
 
 def load(
     name: str = EMBEDDED_MODEL,
-    dtype: str = "auto",
-    kernels: str = "auto",
+    dtype: DType = "auto",
+    kernels: Kernels = "auto",
     device: str = "auto",
     threads: int | None = None,
     progress: Callable[..., None] | None = None,
@@ -296,14 +297,14 @@ class Model:
             if self.tokenizer is not None and self.tokenizer.has_chat_template and not raw:
                 return self.tokenizer.chat([{"role": "user", "content": prompt}]), {}, {}
             return self._encode(prompt), {}, {}
-        items = list(prompt)
+        items = list(prompt) if isinstance(prompt, Iterable) else [prompt]
         if items and all(isinstance(item, PromptPart) for item in items):
             return join_parts(items)
         if items and all(isinstance(item, Mapping) for item in items):
             if self.tokenizer is None:
                 raise BadInput("chat messages need a tokenizer; give token ids instead")
             return self.tokenizer.chat(items), {}, {}
-        if all(isinstance(item, int) for item in items):
+        if isinstance(prompt, Iterable) and all(isinstance(item, int) for item in items):
             return items, {}, {}
         raise BadInput("a prompt is text, a list of token ids, a list of chat messages, or prompt parts")
 
@@ -392,6 +393,8 @@ def _piece(event: Event) -> Piece:
 
 def _is_batch(prompt: Any) -> bool:
     """True for a list of prompts; a list of ids, messages or parts is one prompt."""
-    if isinstance(prompt, str | Prompt):
+    if isinstance(prompt, str | Prompt) or not isinstance(prompt, Iterable):
         return False
-    return not all(isinstance(item, int | Mapping | PromptPart) for item in prompt)
+    return any(isinstance(item, str | Prompt | list | tuple) for item in prompt)
+
+

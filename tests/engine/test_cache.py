@@ -133,3 +133,30 @@ def test_a_forgotten_cache_gives_its_bytes_back() -> None:
 def test_truncating_past_the_end_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot truncate"):
         KVCache(LAYOUT).truncate(1)
+
+
+def test_a_fork_in_the_middle_of_a_draft_keeps_the_rows_scored_so_far() -> None:
+    cache = KVCache(LAYOUT, 16)
+    append(cache, [1.0], [0])
+    span = cache.reserve(2)
+    span.storage.data[..., span.used : span.used + 2, :] = torch.tensor([2.0, 3.0]).view(1, 1, 1, 2, 1)
+    twin = cache.fork()
+    span = cache.reserve(3, filled=2)
+    span.storage.data[..., span.used + 2 : span.used + 3, :] = 4.0
+    cache.commit([0, 2])
+    assert read(cache) == [1.0, 2.0, 4.0]
+    assert read(twin) == [1.0]
+
+
+def test_layers_that_kept_different_rows_never_repeat_a_position() -> None:
+    cache = KVCache(LAYOUT)
+    append(cache, [float(n) for n in range(8)], list(range(8)))
+    cache.keep(torch.tensor([[0, 1, 4, 5, 7], [0, 1, 2, 3, 7]]))
+    cache.truncate(3)
+    assert cache.next_position == 5
+
+
+def test_keeping_rows_of_an_empty_cache_is_harmless() -> None:
+    cache = KVCache(LAYOUT)
+    cache.keep(torch.tensor([], dtype=torch.int64))
+    assert cache.length == 0

@@ -139,8 +139,12 @@ class KVCache:
         """Size the next block for a sequence that will grow to about ``capacity`` rows."""
         self._hint = capacity
 
-    def reserve(self, nodes: int) -> Span:
+    def reserve(self, nodes: int, filled: int = 0) -> Span:
         """Make room for ``nodes`` scratch rows behind the committed ones and return the tail span.
+
+        Args:
+            nodes: Scratch rows wanted in all.
+            filled: Scratch rows that hold nodes already; they keep their contents, whatever moves.
 
         Raises:
             MemoryError: when the ledger's limit would be passed.
@@ -153,11 +157,15 @@ class KVCache:
             if writable:
                 return self._grow(tail, tail.used + nodes)
         capacity = max(self._hint - self.length, nodes, 16)
-        tail = Span(Storage(self.layout, capacity, self.ledger, self.owner), 0, self.next_position)
+        fresh = Span(Storage(self.layout, capacity, self.ledger, self.owner), 0, self.next_position)
+        if self.spans and filled:
+            # The rows were scored before the block came to be shared; the other user may overwrite them.
+            scratch = self.spans[-1].storage.data[..., self.spans[-1].used :, :]
+            fresh.storage.data[..., :filled, :] = scratch[..., :filled, :]
         if self.spans and self.spans[-1].used == 0:
             self.spans.pop().storage.release()
-        self.spans.append(tail)
-        return tail
+        self.spans.append(fresh)
+        return fresh
 
     def _grow(self, tail: Span, needed: int) -> Span:
         bigger = Storage(self.layout, max(needed, 2 * tail.storage.capacity), self.ledger, self.owner)
@@ -197,8 +205,11 @@ class KVCache:
             tail.used -= dropped
             surplus -= dropped
             if tail.positions is not None:
-                self.next_position = int(tail.positions[:, tail.used :].min())
-                tail.positions = tail.positions[:, : tail.used]
+                kept, dropped_positions = tail.positions[:, : tail.used], tail.positions[:, tail.used :]
+                # Layers may have kept different rows: no position may come twice in any of them.
+                highest = int(kept.max()) if tail.used else -1
+                self.next_position = max(int(dropped_positions.min()), highest + 1)
+                tail.positions = kept
             else:
                 self.next_position = tail.first_position + tail.used
             if tail.used == 0 and len(self.spans) > 1:
@@ -226,6 +237,8 @@ class KVCache:
             rows: int64 row indices, ascending: ``[n]`` for all layers alike, or ``[layers, n]`` to
                 keep different rows in each layer (equally many in each).
         """
+        if not self.spans:
+            return
         if rows.dim() == 1:
             rows = rows.expand(self.layout.layers, -1)
         data = torch.cat([span.storage.data[..., : span.used, :] for span in self.spans], dim=3)

@@ -80,14 +80,7 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
         measured: Told each drafting call's name and seconds.
     """
     trees = [_forced_draft(running) for running in batch]
-    able = [
-        i
-        for i, running in enumerate(batch)
-        if running.request.drafter
-        and not running.reading
-        and running.view.remaining > 1
-        and len(trees[i]) == 1
-    ]
+    able = [i for i, running in enumerate(batch) if len(trees[i]) == 1 and _may_draft(running)]
     if not able:
         return trees
     budgets: dict[int, Budget] = {}
@@ -110,12 +103,18 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
     return trees
 
 
+def _may_draft(running: Running) -> bool:
+    # While prompt tokens wait, a drafter that reads hidden rows has not seen the root's yet.
+    ready = not (running.reading and running.taps)
+    return running.request.drafter is not None and ready and running.view.remaining > 1
+
+
 def _forced_draft(running: Running) -> TokenTree:
     """The root with the tokens that a guide says must follow; a draft that costs nothing to make."""
     root = running.stream.pending[-1]
     for name, state in running.guides:
         forced = getattr(state, "forced", None)
-        tokens = forced()[: running.view.remaining - 1] if forced and not running.reading else []
+        tokens = forced()[: running.view.remaining - 1] if forced else []
         if tokens:
             return TokenTree.chain([root, *tokens], name)
     return TokenTree.root(root)

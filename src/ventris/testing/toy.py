@@ -83,7 +83,13 @@ class ToyTarget:
         return Scores(logits, tapped | ({1: hidden} if 1 in taps else {}))
 
     def embed(self, batch: Sequence[Rows]) -> Tensor:
-        return torch.tensor([[float(token)] for rows in batch for token in rows.tokens], dtype=torch.float64)
+        parts = [
+            torch.tensor([[float(token)] for token in rows.tokens], dtype=torch.float64).view(-1, 1)
+            if rows.embeddings is None
+            else rows.embeddings
+            for rows in batch
+        ]
+        return torch.cat(parts)
 
     def run_layers(
         self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
@@ -91,7 +97,7 @@ class ToyTarget:
         offset = 0
         for rows in batch:
             count = len(rows.tokens)
-            span = rows.cache.reserve(rows.start + count)
+            span = rows.cache.reserve(rows.start + count, rows.start)
             place = span.used + rows.start
             span.storage.data[0, :, 0, place : place + count] = hidden[offset : offset + count]
             offset += count
