@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from ventris.engine.errors import BadInput, BrokenModel, Incompatible, VentrisError
     from ventris.engine.request import Completion, Guarantee
+    from ventris.hf import hf_generate
     from ventris.model import Chat, Model, Piece, Prompt, load
 
 _HOME = {
@@ -22,6 +23,7 @@ _HOME = {
     "Piece": "ventris.model",
     "Prompt": "ventris.model",
     "VentrisError": "ventris.engine.errors",
+    "hf_generate": "ventris.hf",
     "load": "ventris.model",
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "Piece",
     "Prompt",
     "VentrisError",
+    "hf_generate",
     "load",
 ]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ventris.engine.batch import Engine, Event
 from ventris.engine.cache import MemoryLedger
-from ventris.engine.errors import BadInput, VentrisError
+from ventris.engine.errors import BadInput
 from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
 from ventris.engine.sampling import Sampling
 from ventris.engine.score import score_continuation
@@ -132,8 +132,8 @@ class Model:
 
         Raises:
             BadInput, Incompatible: before anything is decoded.
-            VentrisError: if the decoding of a single prompt fails; in a list, the failed one has
-                ``finish_reason == "error"`` and the others are complete.
+            VentrisError, MemoryError: if the decoding of a single prompt fails; in a list, the failed one
+                has ``finish_reason == "error"`` and the others are complete.
         """
         single = not _is_batch(prompt)
         prompts = [prompt] if single else list(prompt)
@@ -146,8 +146,7 @@ class Model:
             engine.close()
         if not single:
             return completions
-        if completions[0].error is not None:
-            raise VentrisError(completions[0].error)
+        _raise_failure(completions[0])
         return completions[0]
 
     def stream(self, prompt: Any, **settings: Any) -> Iterator[Piece]:
@@ -166,8 +165,7 @@ class Model:
     def _pieces(engine: Engine, completion: Completion) -> Iterator[Piece]:
         try:
             for event in engine.run():
-                if completion.error is not None:
-                    raise VentrisError(completion.error)
+                _raise_failure(completion)
                 yield _piece(event)
         finally:
             engine.close()
@@ -255,10 +253,12 @@ class Model:
         """What parts are built with."""
         return Workshop(self.target, self._load_target, self.cost_curve)
 
-    def cost_curve(self, again: bool = False) -> CostCurve:
+    def cost_curve(
+        self, again: bool = False, progress: Callable[[str, float | None], None] | None = None
+    ) -> CostCurve:
         """T(n) of this model on this machine: measured once, then read from the cache folder."""
         key = self.source.fingerprint if self.source is not None else None
-        return measured_curve(self.target, key, again)
+        return measured_curve(self.target, key, again, progress)
 
     def _part(self, kind: str, spec: Any, make: Callable[[], Any]) -> Any:
         """A part built once and shared by all requests that name it alike, so that they batch."""
@@ -343,8 +343,7 @@ class Chat:
     def _answer(self, messages: list[dict[str, Any]], completion: Completion) -> Iterator[Piece]:
         try:
             for event in self._engine.run():
-                if completion.error is not None:
-                    raise VentrisError(completion.error)
+                _raise_failure(completion)
                 yield _piece(event)
         finally:
             self._engine.cancel(completion)
@@ -387,6 +386,11 @@ def check_settings(options: GenerationOptions) -> None:
     check_parts(drafter, verifier, guides, policy, sampling)
 
 
+def _raise_failure(completion: Completion) -> None:
+    if completion.exception is not None:
+        raise completion.exception
+
+
 def _piece(event: Event) -> Piece:
     return Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
 
@@ -396,5 +400,3 @@ def _is_batch(prompt: Any) -> bool:
     if isinstance(prompt, str | Prompt) or not isinstance(prompt, Iterable):
         return False
     return any(isinstance(item, str | Prompt | list | tuple) for item in prompt)
-
-

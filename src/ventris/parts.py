@@ -130,8 +130,8 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
     if not isinstance(spec, str):
         return [part for item in spec for part in parse(item)]
     parts: list[PartSpec] = []
-    for item in filter(None, (piece.strip() for piece in spec.split(","))):
-        named = re.fullmatch(r"([A-Za-z][\w.-]*)(?::(.*))?", item)
+    for item in filter(None, (piece.strip() for piece in _split(spec))):
+        named = re.fullmatch(r"([A-Za-z][\w.-]*)(?::(.*))?", item, re.DOTALL)
         if "=" in item.split(":")[0] or named is None:
             if not parts or "=" not in item:
                 raise BadInput(f"cannot read {item!r} in {spec!r}; write name:key=value,key=value")
@@ -147,6 +147,22 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
     if not parts:
         raise BadInput("a part specification is empty; write a name such as 'ngram'")
     return parts
+
+
+def _split(spec: str) -> list[str]:
+    """Split at commas, but not inside brackets or double quotes: an option may be a piece of JSON."""
+    pieces, depth, quoted, start = [], 0, False, 0
+    for place, letter in enumerate(spec):
+        if letter == '"':
+            quoted = not quoted
+        elif not quoted and letter in "([{":
+            depth += 1
+        elif not quoted and letter in ")]}":
+            depth = max(depth - 1, 0)
+        elif letter == "," and not quoted and depth == 0:
+            pieces.append(spec[start:place])
+            start = place + 1
+    return [*pieces, spec[start:]]
 
 
 def read_options(kind: str, part: type[Any], spec: PartSpec) -> BaseModel:

@@ -141,13 +141,13 @@ ABSURD = {
 def test_absurd_headers_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.gguf"
     path.write_bytes(content)
-    with pytest.raises(BadInput, match="broken.gguf") as caught:
+    with pytest.raises(BadInput, match=r"broken\.gguf") as caught:
         GgufFile(path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="none.gguf"):
+    with pytest.raises(BadInput, match=r"none\.gguf"):
         GgufFile(tmp_path / "none.gguf")
 
 
@@ -155,6 +155,6 @@ def test_a_file_that_shrinks_after_opening_is_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf")
     file = GgufFile(path)
     path.write_bytes(path.read_bytes()[:-2000])
+    last = max(file.tensors.values(), key=lambda entry: entry.offset)
     with pytest.raises(BadInput, match="cut off"):
-        for name in file.tensors:
-            file.read(name)
+        file.read(last.name)

@@ -81,7 +81,7 @@ def test_fused_matrices_are_split(tmp_path: Path) -> None:
 def test_pickles_are_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "m")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BadInput, match="pickle.*save_pretrained"):
+    with pytest.raises(BadInput, match=r"pickle.*save_pretrained"):
         open_folder(folder)
 
 
@@ -121,7 +121,7 @@ def test_missing_and_misshapen_weights(tmp_path: Path) -> None:
 def test_types_that_are_no_numbers_for_us(tmp_path: Path) -> None:
     tensors = {name: tensor.to(torch.int8) for name, tensor in decoder_tensors().items()}
     weights = open_folder(write_folder(tmp_path / "m", tensors))
-    with pytest.raises(BadInput, match="int8.*GGUF"):
+    with pytest.raises(BadInput, match=r"int8.*GGUF"):
         weights["model.norm.weight"]
 
 

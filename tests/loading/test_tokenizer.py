@@ -40,7 +40,14 @@ def test_golden_ids(from_gguf: Tokenizer) -> None:
 
 
 def test_gguf_and_tokenizer_json_agree(tokenizer: Tokenizer, from_gguf: Tokenizer) -> None:
-    texts = ["hello world", "  1234 don't\n\n", "中文 😀 ½ é", "<|im_end|>x<|im_start|>", "", "\x00\xa0\u200d"]
+    texts = [
+        "hello world",
+        "  1234 don't\n\n",
+        "中文 😀 ½ é",
+        "<|im_end|>x<|im_start|>",
+        "",
+        "\x00\xa0\u200d",
+    ]
     for text in texts:
         for special in (False, True):
             expected = tokenizer.backend
@@ -103,7 +110,7 @@ def test_lone_surrogates_are_refused(tokenizer: Tokenizer) -> None:
 
 
 def test_ids_past_the_model_are_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(BadInput, match="270 ids.*only 200"):
+    with pytest.raises(BadInput, match=r"270 ids.*only 200"):
         Tokenizer(tokenizer.backend, FACTS).limit_ids(200)
 
 
@@ -138,6 +145,21 @@ def test_truncation_and_padding_in_the_file_are_ignored() -> None:
     backend.enable_truncation(2)
     backend.enable_padding(length=9)
     assert len(Tokenizer(backend, FACTS).encode("abcd")) == 4
+
+
+@pytest.mark.parametrize("scheme", ["always", "first", "never"])
+def test_metaspace(scheme: str) -> None:
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.BPE({"▁": 0, "a": 1, "b": 2, "▁a": 3, "?": 4}, [("▁", "a")], unk_token="?")
+    )
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.decoder = tokenizers.decoders.Metaspace(prepend_scheme=scheme)
+    tokenizer = Tokenizer(backend, TokenizerFacts())
+    for text in ("a b", "  ab a", " a", "b"):
+        ids = tokenizer.encode(text)
+        stream = TextStream(tokenizer)
+        assert "".join(stream.push(token) for token in ids) == backend.decode(ids)
+        assert tokenizer.decode(ids) == backend.decode(ids)
 
 
 def test_word_pieces_are_refused() -> None:

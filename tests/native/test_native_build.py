@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_decoders import EVERYTHING, LLAMA, chain, decoder, mean_error, prefill, random_tokens, random_weights
+from tiny_decoders import (
+    EVERYTHING,
+    LLAMA,
+    chain,
+    decoder,
+    mean_error,
+    prefill,
+    random_tokens,
+    random_weights,
+)
 
 import ventris.models.native.decoder as decoder_module
 from ventris.engine.errors import BadInput
@@ -24,7 +33,7 @@ def packed(tmp_path: Path) -> Path:
     return pack(LLAMA, random_weights(LLAMA), "int4", tmp_path / "model.ventris")
 
 
-@pytest.mark.parametrize("flags", [("-DVENTRIS_PORTABLE",), ("-march=x86-64-v3",)], ids=["portable", "avx2"])
+@pytest.mark.parametrize("flags", [("-DVENTRIS_PORTABLE", "-O1"), ("-march=x86-64-v3", "-O1")], ids=["portable", "avx2"])
 def test_other_instruction_sets_agree(flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         library = load_library(flags)

@@ -138,7 +138,9 @@ FAMILIES: dict[str, tuple[Callable[[], Any], DecoderConfig]] = {
         ),
     ),
     "phi3": (
-        lambda: transformers.Phi3Config(**SIZES, rope_parameters=LONGROPE, original_max_position_embeddings=16),
+        lambda: transformers.Phi3Config(
+            **SIZES, rope_parameters=LONGROPE, original_max_position_embeddings=16
+        ),
         DecoderConfig(
             "phi3",
             **{**OURS, "norm_eps": 1e-5},

@@ -23,8 +23,8 @@ from ventris.models.config import DecoderConfig, RopeScaling
 from ventris.models.native import NativeDecoder
 from ventris.models.weights import dense, quantize
 
-# Mean error in units of the logits' spread. Where numbers are rounded to int8 or bfloat16, one that falls to the
-# other side in one of the two computations changes all that follow a little.
+# Mean error in units of the logits' spread. Where numbers are rounded to int8 or bfloat16, one that falls to
+# the other side in one of the two computations changes all that follow a little.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2, "int8": 1e-2, "int4": 1e-2}
 
 SWITCHES: dict[str, dict[str, Any]] = {

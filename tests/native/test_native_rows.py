@@ -13,7 +13,9 @@ ROWS = [
     torch.randn(1, generator=torch.Generator().manual_seed(1)),
     torch.randn(203, generator=torch.Generator().manual_seed(2)) * 40,
     torch.zeros(130),
-    torch.randn(1000, generator=torch.Generator().manual_seed(3)).masked_fill(torch.arange(1000) % 3 == 0, -torch.inf),
+    torch.randn(1000, generator=torch.Generator().manual_seed(3)).masked_fill(
+        torch.arange(1000) % 3 == 0, -torch.inf
+    ),
 ]
 
 

@@ -20,7 +20,12 @@ SCALINGS: dict[str, tuple[RopeScaling, dict[str, Any]]] = {
     "dynamic": (RopeScaling("dynamic", factor=2.0), {"factor": 2.0}),
     "llama3": (
         RopeScaling("llama3", factor=8.0, original_context=64, low_freq_factor=1.5, high_freq_factor=5.0),
-        {"factor": 8.0, "original_max_position_embeddings": 64, "low_freq_factor": 1.5, "high_freq_factor": 5.0},
+        {
+            "factor": 8.0,
+            "original_max_position_embeddings": 64,
+            "low_freq_factor": 1.5,
+            "high_freq_factor": 5.0,
+        },
     ),
     "yarn": (
         RopeScaling("yarn", factor=4.0, original_context=64),

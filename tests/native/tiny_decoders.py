@@ -62,7 +62,10 @@ def random_weights(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
 
     hidden, wide = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    weights = {"model.embed_tokens.weight": normal(config.vocab_size, hidden) * 4, "model.norm.weight": norm(hidden)}
+    weights = {
+        "model.embed_tokens.weight": normal(config.vocab_size, hidden) * 4,
+        "model.norm.weight": norm(hidden),
+    }
     if not config.tied_head:
         weights["lm_head.weight"] = normal(config.vocab_size, hidden)
     for layer in range(config.num_layers):
@@ -161,7 +164,8 @@ class Reference:
     def attention(self, layer: int, inputs: Tensor) -> Tensor:
         config, prefix, count = self.config, f"model.layers.{layer}.self_attn", len(inputs)
         heads = {
-            name: self.linear(f"{prefix}.{name}_proj", inputs).view(count, -1, config.head_dim) for name in "qkv"
+            name: self.linear(f"{prefix}.{name}_proj", inputs).view(count, -1, config.head_dim)
+            for name in "qkv"
         }
         if config.qk_norm:
             heads["q"] = self.norm(f"{prefix}.q_norm", heads["q"])

@@ -80,7 +80,9 @@ class Twin:
     def truncate(self, length: int, log: Log) -> None:
         self.cache.truncate(length)
         if length < len(self.rows[0]):
-            self.next_position = min(log.positions[rows[length]] for rows in self.rows)
+            dropped = min(log.positions[rows[length]] for rows in self.rows)
+            kept = max((log.positions[rows[length - 1]] for rows in self.rows if length), default=-1)
+            self.next_position = max(dropped, kept + 1)
         self.rows = [rows[:length] for rows in self.rows]
 
     def keep(self, chosen: list[list[int]], per_layer: bool) -> None:

@@ -241,18 +241,21 @@ class Engine:
             except MemoryError as error:
                 if self.running or self.prefixes.shrink():
                     break
-                self._waiting.popleft()
-                completion.finish_reason, completion.error = "error", str(error)
-                events.append(Event(completion, [], "", [], True))
+                events.append(self._refuse(error))
                 continue
             except VentrisError as error:
-                self._waiting.popleft()
-                completion.finish_reason, completion.error = "error", str(error)
-                events.append(Event(completion, [], "", [], True))
+                events.append(self._refuse(error))
                 continue
             self._waiting.popleft()
             self.running.append(running)
         return events
+
+    def _refuse(self, error: Exception) -> Event:
+        """End the request at the head of the queue, which cannot be started."""
+        _, completion, _ = self._waiting.popleft()
+        completion.finish_reason = "error"
+        completion.error, completion.exception = str(error), error
+        return Event(completion, [], "", [], True)
 
     def _prefix_is_coming(self, request: Request) -> bool:
         """True if a running request is reading a beginning that this one shares."""
@@ -340,7 +343,7 @@ class Engine:
         return [self._fail(self.running[-1], error)]
 
     def _fail(self, running: Running, error: Exception) -> Event:
-        running.completion.error = str(error)
+        running.completion.error, running.completion.exception = str(error), error
         self._finish(running, "error")
         return Event(running.completion, [], "", [], True)
 

@@ -221,7 +221,7 @@ class Completion:
 
     Attributes:
         valid: Whether the text satisfies all guides; ``None`` where none of them can tell.
-        error: The one-line reason when ``finish_reason`` is ``"error"``.
+        error: The one-line reason when ``finish_reason`` is ``"error"``, and ``exception`` behind it.
     """
 
     prompt: Sequence[int]
@@ -234,3 +234,4 @@ class Completion:
     trace: Trace | None = None
     valid: bool | None = None
     error: str | None = None
+    exception: Exception | None = None

@@ -171,6 +171,8 @@ class Walk:
         If a child carries it the walk goes down to that child; otherwise, or at an end token or the
         length limit, the walk is closed. ``source`` overrides what the trace says of the token's origin.
         """
+        # Every token taken has its visit, also where a rule decided without looking here.
+        self.logits()
         child = next((c for c in self._children[self.node] if self.tree.tokens[c] == token), None)
         drafted = child is not None
         self.accepted += drafted

@@ -154,7 +154,8 @@ class GgufFile:
         import gguf
 
         try:
-            numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[entry.kind])
+            with np.errstate(all="ignore"):  # what is no number in a damaged file stays no number
+                numbers = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[entry.kind])
         except NotImplementedError:
             raise BadInput(
                 f"{self.path.name} stores {entry.name} as {entry.kind}, which cannot be read; "

@@ -189,12 +189,10 @@ class _Reader:
 
     def windows(self, layers: int, context: int) -> tuple[int, tuple[bool, ...]]:
         """Sliding window and the layers that have it."""
-        default = {"gemma2": 4096}.get(self.arch, 0)
-        window = self.size("attention.sliding_window", default=default)
-        if self.arch == "gemma2":
-            pattern = tuple(layer % 2 == 0 for layer in range(layers))
-        elif self.arch == "gemma3":
-            pattern = tuple(layer % 6 < 5 for layer in range(layers))
+        window = self.size("attention.sliding_window", default=4096 if self.arch == "gemma2" else 0)
+        if self.family.gemma:
+            period = self.size("attention.sliding_window_pattern", default=2 if self.arch == "gemma2" else 6)
+            pattern = tuple((layer + 1) % period != 0 for layer in range(layers))
         elif self.arch == "phi3":
             pattern = (True,) * layers
         else:
@@ -204,15 +202,16 @@ class _Reader:
         return window, pattern
 
     def rope_scaling(self, context: int, rotary: int) -> RopeScaling:
-        kind = self.file.get(f"{self.arch}.rope.scaling.type", str, "none")
-        factor = self.positive("rope.scaling.factor", 1.0)
+        # Old files give a factor alone and mean linear scaling.
+        factor = self.positive("rope.scaling.factor", self.positive("rope.scale_linear", 1.0))
+        kind = self.file.get(f"{self.arch}.rope.scaling.type", str, "linear")
         original = self.size("rope.scaling.original_context_length", default=context)
         if "rope_factors_long.weight" in self.file.tensors or kind == "longrope":
             return RopeScaling(
                 kind="longrope",
                 factor=context / original,
                 original_context=original,
-                attention_factor=self.positive("rope.scaling.attn_factor", 1.0),
+                attention_factor=self.number("rope.scaling.attn_factor", 0.0) or None,
                 short_factor=self.factors("rope_factors_short.weight", rotary),
                 long_factor=self.factors("rope_factors_long.weight", rotary),
             )
@@ -357,10 +356,15 @@ def _recipes(config: DecoderConfig, family: _Family) -> dict[str, _Recipe]:
 
 
 def storage_bits(file: GgufFile) -> int:
-    """Bits in which most numbers of the layers' matrices are kept without loss: 4, 8, or 16 and more."""
-    sizes: dict[int, int] = {}
+    """In how many bits the layers can be kept as they are.
+
+    4 if all their matrices are blocks of 4 bits, or 4 and 8 with 4 in the majority; 8 if most of them are
+    blocks of 8 bits, or of 4 beside other formats (which 8 bits hold well and 4 would not); otherwise 16.
+    """
+    sizes = {4: 0, 8: 0, 16: 0}
     for entry in file.tensors.values():
         if entry.name.startswith("blk.") and len(entry.shape) == 2:
-            bits = {"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}.get(entry.kind, 16)
-            sizes[bits] = sizes.get(bits, 0) + math.prod(entry.shape)
-    return max(sizes, key=lambda bits: sizes[bits], default=16)
+            sizes[{"Q4_0": 4, "Q4_1": 4, "Q8_0": 8}.get(entry.kind, 16)] += math.prod(entry.shape)
+    if sizes[16] > sizes[4] + sizes[8] or not sum(sizes.values()):
+        return 16
+    return 4 if sizes[4] > sizes[8] and not sizes[16] else 8

@@ -30,7 +30,8 @@ _GPT4O = _WORDS % ((_CONTRACTIONS + "?",) * 2) + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 # What llama.cpp does where a converter knew no better.
 _DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
-_SINGLE_DIGITS = (r"\p{N}", _GPT2)
+_DIGIT = r"\p{N}"
+_SINGLE_DIGITS = (_DIGIT, _GPT2)
 
 _SPLITS: dict[str, tuple[str, ...]] = {
     "default": _DEFAULT,
@@ -180,7 +181,13 @@ def _byte_level(file: GgufFile, tokens: list[str], kinds: np.ndarray) -> Tokeniz
     backend = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre in _WHOLE_WORDS_FIRST))
     if pre in _COMPOSED:
         backend.normalizer = normalizers.NFC()
-    steps = [pre_tokenizers.Split(Regex(split), "isolated") for split in splits]
+    # The original models write the rule for digits as a step of its own.
+    steps = [
+        pre_tokenizers.Digits(individual_digits=True)
+        if split == _DIGIT
+        else pre_tokenizers.Split(Regex(split), "isolated")
+        for split in splits
+    ]
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )

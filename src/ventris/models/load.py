@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -58,9 +57,7 @@ def load_decoder(
     source = resolve(name, progress)
     config, tokenizer = source.config, source.tokenizer
     if config is None:
-        from ventris.models.transformers_adapter import TransformersTarget
-
-        return TransformersTarget.load(source.path), tokenizer, source
+        return _transformers(source, dtype, kernels, place), tokenizer, source
     chosen = _stored_dtype(source, place) if dtype == "auto" else dtype
     if place.type == "cpu" and kernels != "torch":
         from ventris.models.native import NativeUnavailable
@@ -70,9 +67,7 @@ def load_decoder(
         except NativeUnavailable as reason:
             if kernels == "native":
                 raise
-            _warn(
-                progress, f"the native kernels cannot be used ({reason}); going on with torch, slower"
-            )
+            _warn(progress, f"the native kernels cannot be used ({reason}); going on with torch, slower")
     return _torch(source, config, chosen, dtype, place, threads), tokenizer, source
 
 
@@ -109,27 +104,30 @@ def _stored_dtype(source: ModelSource, place: torch.device) -> str:
 def _native(
     source: ModelSource, config: DecoderConfig, dtype: str, threads: int | None, progress: Progress | None
 ) -> Target:
-    from ventris.models import native
+    from ventris.models.native import NativeDecoder
+    from ventris.models.native.build import load_library
+    from ventris.models.native.pack import VERSION, pack
 
-    packed = source.cache.weights_file(dtype, native.FORMAT_VERSION)
+    load_library()  # first, so that nothing is packed for kernels that cannot be had
+    packed = source.cache.weights_file(dtype, VERSION)
     if packed.is_file():
         try:
-            return native.NativeDecoder.open(packed, threads=threads)
+            return NativeDecoder.open(packed, threads=threads)
         except BadInput as damage:
             _warn(progress, f"packing {source.name} anew: {damage}")
+
+    def tell(done: int, total: int) -> None:
+        if progress:
+            progress(f"packing {source.name} as {dtype}", done / total)
+
     try:
         with written_whole(packed) as temporary:
-            native.pack(config, source.weights, dtype, temporary, progress=progress)
-        return native.NativeDecoder.open(packed, threads=threads)
+            pack(config, source.weights, dtype, temporary, progress=tell)
+        return NativeDecoder.open(packed, threads=threads)
     except OSError as error:
-        _warn(
-            progress, f"cannot keep the packed weights of {source.name} ({error}); each start will be slow"
-        )
+        _warn(progress, f"cannot keep the packed weights of {source.name} ({error}); each start will be slow")
     try:
-        with tempfile.TemporaryDirectory(prefix="ventris-", ignore_cleanup_errors=True) as folder:
-            native.pack(config, source.weights, dtype, Path(folder) / packed.name, progress=progress)
-            # The runtime maps the file, so the pages stay when the name goes.
-            return native.NativeDecoder.open(Path(folder) / packed.name, threads=threads)
+        return NativeDecoder.from_weights(config, source.weights, dtype, threads)
     except OSError as error:
         raise BadInput(
             f"there is no room for the packed weights of {source.name} ({error}); free some, "
@@ -156,6 +154,19 @@ def _torch(
     if threads is not None and place.type == "cpu":
         torch.set_num_threads(threads)
     return TorchDecoder(config, source.weights, dtype=_TORCH_DTYPES[dtype], device=place)
+
+
+def _transformers(source: ModelSource, dtype: str, kernels: str, place: torch.device) -> Target:
+    if kernels == "native" or dtype in _STORED_BITS:
+        raise BadInput(
+            f"{source.name} is of a kind that only transformers can run; choose kernels torch and "
+            "dtype auto, bfloat16 or float32"
+        )
+    from ventris.models.transformers_adapter import TransformersTarget
+
+    target = TransformersTarget.load(str(source.path), dtype=dtype, device=str(place))
+    source.tokenizer.limit_ids(target.vocab_size)
+    return target
 
 
 def _warn(progress: Progress | None, message: str) -> None:

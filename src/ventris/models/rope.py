@@ -31,7 +31,7 @@ def rope_tables(config: DecoderConfig, theta: float, positions: int, first: int 
 
 
 def rope_frequencies(config: DecoderConfig, theta: float) -> tuple[Tensor, float]:
-    """Angle per position of each pair of dimensions, float32 ``[rotary_dim / 2]``, and the attention factor."""
+    """Angles that a position adds, float32 ``[rotary_dim / 2]``, and the attention factor."""
     dimensions = config.rotary_dim or config.head_dim
     scaling = config.rope_scaling
     if config.rope_local_theta and theta == config.rope_local_theta != config.rope_theta:

@@ -106,9 +106,7 @@ class SafetensorsWeights(Mapping[str, Weight]):
     def _slice(self, stored: str) -> Any:
         return self._open(self._place[stored]).get_slice(stored)
 
-    def _find(
-        self, name: str, shape: Shape, config: DecoderConfig, old: str, new: str
-    ) -> tuple[str, slice]:
+    def _find(self, name: str, shape: Shape, config: DecoderConfig, old: str, new: str) -> tuple[str, slice]:
         """Name and rows under which a weight is stored, once its shape has been checked."""
         stored, first, full = _renamed(name, old, new), 0, shape
         if stored not in self._place and (fused := _fused(name, config)):

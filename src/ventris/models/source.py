@@ -123,7 +123,7 @@ def resolve(name: str | Path, progress: Progress | None = None) -> ModelSource:
     if shown == EMBEDDED_NAME:
         return _gguf(shown, embedded_model(progress))
     path = Path(shown).expanduser()
-    if path.is_dir():
+    if path.is_dir() and shown:
         return _folder(shown, path)
     if path.is_file():
         if path.suffix.lower() != ".gguf":

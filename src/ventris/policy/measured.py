@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from ventris.engine.target import Target
@@ -11,19 +12,30 @@ from ventris.models.cache_folder import cache_folder, written_whole
 from ventris.policy.cost_curve import CostCurve, measure
 
 
-def measured_curve(target: Target, key: str | None, again: bool = False) -> CostCurve:
+def measured_curve(
+    target: Target,
+    key: str | None,
+    again: bool = False,
+    progress: Callable[[str, float | None], None] | None = None,
+) -> CostCurve:
     """Read the curve of the model ``key`` on this machine, or measure and keep it.
 
     Args:
         key: Fingerprint of the model; ``None`` measures without keeping.
         again: Measure even if a curve is known.
+        progress: Told which share of the measurement is done.
     """
     path = None if key is None else _path(target, key)
     if path is not None and not again:
         known = _read(path)
         if known is not None:
             return known
-    curve = measure(target)
+
+    def told(done: int, rounds: int) -> None:
+        if progress is not None:
+            progress("measuring the cost of larger steps", done / rounds)
+
+    curve = measure(target, progress=told)
     if path is not None:
         try:
             with written_whole(path) as temporary:

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kQueriesAtOnce = 4;
 // Value rows that are added to all queries before the next ones are touched, so that they stay in the cache.
-constexpr int64_t kValueRows = 256;
+constexpr int64_t kValueRows = 128;
 
 struct BFloat {
   using Element = uint16_t;
@@ -67,23 +67,31 @@ int64_t rows_below(const Request& request, int64_t layer, int64_t lowest) {
   return count;
 }
 
-// Sixteen key rows as columns: keys[word][row]. Rows past `count` repeat the last one.
-void gather_keys(const void* rows, int64_t count, int64_t words, uint32_t* keys) {
-  for (int64_t first = 0; first < words; first += kLanes) {
-    int64_t width = std::min<int64_t>(kLanes, words - first);
-    Words row[kLanes], column[kLanes];
-    for (int64_t i = 0; i < kLanes; ++i) {
-      const uint32_t* from = (const uint32_t*)rows + std::min(i, count - 1) * words + first;
-      if (width == kLanes) {
-        row[i] = load_words(from);
-      } else {
-        row[i] = Words{};
-        std::memcpy(&row[i], from, width * 4);
-      }
-    }
-    transpose(row, column);
-    for (int64_t i = 0; i < width; ++i) std::memcpy(keys + (first + i) * kLanes, &column[i], sizeof(Words));
-  }
+// Sixteen key rows as columns, keys[word][row]; full rows of words `first .. first + 15`.
+void gather_square(const uint32_t* rows, int64_t words, uint32_t* keys) {
+  Words row[kLanes], column[kLanes];
+  VENTRIS_UNROLL
+  for (int i = 0; i < kLanes; ++i) row[i] = load_words(rows + i * words);
+  transpose(row, column);
+  VENTRIS_UNROLL
+  for (int i = 0; i < kLanes; ++i) std::memcpy(keys + i * kLanes, &column[i], sizeof(Words));
+}
+
+// Up to sixteen key rows as columns, keys[word][row]. Columns past `count` hold anything.
+void gather_keys(const void* from, int64_t count, int64_t words, uint32_t* keys) {
+  const uint32_t* rows = (const uint32_t*)from;
+  int64_t first = 0;
+  if (count == kLanes)
+    for (; first + kLanes <= words; first += kLanes) gather_square(rows + first, words, keys + first * kLanes);
+  for (int64_t row = 0; row < count; ++row)
+    for (int64_t word = first; word < words; ++word) keys[word * kLanes + row] = rows[row * words + word];
+}
+
+// Ask for sixteen rows of `dim` elements.
+template <class Element>
+void prefetch_rows(const Element* rows, int64_t dim) {
+  const char* from = (const char*)rows;
+  for (int64_t offset = 0; offset < kLanes * dim * (int64_t)sizeof(Element); offset += 64) prefetch(from + offset);
 }
 
 template <class Format, int Q>
@@ -92,12 +100,16 @@ void score(const uint32_t* keys, int64_t words, const uint32_t* const* queries, 
   int64_t word = 0;
   for (; word + 1 < words; word += 2) {
     Words first = load_words(keys + word * kLanes), second = load_words(keys + (word + 1) * kLanes);
+    VENTRIS_UNROLL
     for (int q = 0; q < Q; ++q) even[q] = Format::multiply(even[q], first, queries[q][word]);
+    VENTRIS_UNROLL
     for (int q = 0; q < Q; ++q) odd[q] = Format::multiply(odd[q], second, queries[q][word + 1]);
   }
   if (word < words)
+    VENTRIS_UNROLL
     for (int q = 0; q < Q; ++q)
       even[q] = Format::multiply(even[q], load_words(keys + word * kLanes), queries[q][word]);
+  VENTRIS_UNROLL
   for (int q = 0; q < Q; ++q) store(out[q], even[q] + odd[q]);
 }
 
@@ -130,10 +142,13 @@ template <class Format, int Q, int V>
 void add_values(const typename Format::Element* values, int64_t stride, int64_t rows, int64_t last_width,
                 const float* const* weights, float* const* sums) {
   Floats sum[Q][V];
+  VENTRIS_UNROLL
   for (int q = 0; q < Q; ++q)
+    VENTRIS_UNROLL
     for (int v = 0; v < V; ++v) sum[q][v] = load(sums[q] + v * kLanes);
   for (int64_t row = 0; row < rows; ++row, values += stride) {
     Floats value[V];
+    VENTRIS_UNROLL
     for (int v = 0; v < V; ++v) {
       const typename Format::Element* from = values + v * kLanes;
       if (v == V - 1 && last_width < kLanes) {
@@ -144,12 +159,16 @@ void add_values(const typename Format::Element* values, int64_t stride, int64_t 
         value[v] = Format::load_values(from);
       }
     }
+    VENTRIS_UNROLL
     for (int q = 0; q < Q; ++q) {
       Floats weight = splat(weights[q][row]);
+      VENTRIS_UNROLL
       for (int v = 0; v < V; ++v) sum[q][v] = multiply_add(weight, value[v], sum[q][v]);
     }
   }
+  VENTRIS_UNROLL
   for (int q = 0; q < Q; ++q)
+    VENTRIS_UNROLL
     for (int v = 0; v < V; ++v) store(sums[q] + v * kLanes, sum[q][v]);
 }
 
@@ -160,6 +179,7 @@ void add_values_any_width(const typename Format::Element* values, int64_t stride
     int64_t width = std::min<int64_t>(4 * kLanes, dimensions - first);
     int64_t last_width = (width - 1) % kLanes + 1;
     float* part[Q];
+    VENTRIS_UNROLL
     for (int q = 0; q < Q; ++q) part[q] = sums[q] + first;
     switch ((width + kLanes - 1) / kLanes) {
       case 1: add_values<Format, Q, 1>(values + first, stride, rows, last_width, weights, part); break;
@@ -229,6 +249,9 @@ class TileAttention {
     int64_t column = 0;
     for (const auto& part : parts_) {
       for (int64_t row = 0; row < part.rows; row += kLanes) {
+        // The rows lie in far memory, and the values are next: ask for them while the scores are computed.
+        prefetch_rows(part.keys + (row + 2 * kLanes) * model_.head_dim, model_.head_dim);
+        prefetch_rows(part.values + row * model_.head_dim, model_.head_dim);
         gather_keys(part.keys + row * model_.head_dim, std::min<int64_t>(kLanes, part.rows - row), words,
                     keys_);
         in_groups(count_, [&]<int Q>(int64_t first) {
@@ -296,19 +319,22 @@ class TileAttention {
     for (const auto& part : parts_) {
       for (int64_t row = 0; row < part.rows; row += kValueRows) {
         const int64_t rows = std::min(kValueRows, part.rows - row);
-        in_groups(count_, [&]<int Q>(int64_t first) {
-          const float* weights[Q];
-          float* sums[Q];
-          for (int q = 0; q < Q; ++q) {
-            weights[q] = scores(first + q) + column + row;
-            sums[q] = outputs_ + (first + q) * padded_dim_;
-          }
-          add_values_any_width<Format, Q>(part.values + row * model_.head_dim, model_.head_dim, rows,
-                                          model_.head_dim, weights, sums);
-        });
+        add_rows(part.values + row * model_.head_dim, rows, column + row);
       }
       column += part.rows;
     }
+  }
+
+  void add_rows(const typename Format::Element* values, int64_t rows, int64_t column) {
+    in_groups(count_, [&]<int Q>(int64_t first) {
+      const float* weights[Q];
+      float* sums[Q];
+      for (int q = 0; q < Q; ++q) {
+        weights[q] = scores(first + q) + column;
+        sums[q] = outputs_ + (first + q) * padded_dim_;
+      }
+      add_values_any_width<Format, Q>(values, model_.head_dim, rows, model_.head_dim, weights, sums);
+    });
   }
 
   const VentrisModel& model_;

@@ -51,7 +51,9 @@ def find_compiler() -> str:
     for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
         if name and (path := shutil.which(name)):
             return path
-    raise NativeUnavailable("no C++ compiler found: install g++ or clang++, or set CXX, for the native runtime")
+    raise NativeUnavailable(
+        "no C++ compiler found: install g++ or clang++, or set CXX, for the native runtime"
+    )
 
 
 def _cpu_features() -> str:

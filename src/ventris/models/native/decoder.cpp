@@ -8,6 +8,8 @@ namespace {
 // Panels that one worker takes at once when there are several tiles of nodes: few enough that the panels stay in
 // the first-level cache while the tiles pass over them.
 constexpr int64_t kPanelsPerTake = 4;
+// Panels of a unit of the gated product: two of the gate and two of the up projection give 32 outputs.
+constexpr int64_t kPanelsPerUnit = 4;
 
 // Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel.
 template <class Use>
@@ -47,7 +49,8 @@ void put_words(bool bfloat, const float* values, int64_t count, uint32_t* to) {
     std::memcpy(to, values, count * 4);
     return;
   }
-  for (int64_t i = 0; i < count; i += 2) to[i / 2] = to_bfloat_pair(values[i], values[i + 1]);
+  uint16_t* halves = (uint16_t*)to;
+  for (int64_t i = 0; i < count; ++i) halves[i] = to_bfloat(values[i]);
 }
 
 // A query head ready for attention: normed, rotated and scaled, in place.
@@ -99,12 +102,22 @@ Run::Run(std::shared_ptr<Decoder> decoder, Call call, const VentrisBuffers& buff
   for (int i = 0; i < threads(); ++i) memory.rows[i].reserve(std::max(sizes_.hidden_size, width));
 
   request_of_.reserve(nodes);
-  for (size_t i = 0; i < call_.requests.size(); ++i) {
-    const Request& request = call_.requests[i];
-    request_of_.insert(request_of_.end(), request.nodes, (int32_t)i);
-    int64_t last = request.start + request.nodes;
-    for (int64_t row = request.start; row < last; row += kTileNodes)
-      tiles_.push_back({(int32_t)i, (int32_t)row, (int32_t)std::min(row + kTileNodes, last)});
+  for (size_t i = 0; i < call_.requests.size(); ++i)
+    request_of_.insert(request_of_.end(), call_.requests[i].nodes, (int32_t)i);
+  cut_tiles();
+}
+
+// Large tiles read the keys less often; smaller ones spread few nodes evenly over the threads.
+void Run::cut_tiles() {
+  for (int64_t size = kTileNodes; size > 0; size /= 2) {
+    tiles_.clear();
+    for (size_t i = 0; i < call_.requests.size(); ++i) {
+      const Request& request = call_.requests[i];
+      const int64_t last = request.start + request.nodes;
+      for (int64_t row = request.start; row < last; row += size)
+        tiles_.push_back({(int32_t)i, (int32_t)row, (int32_t)std::min(row + size, last)});
+    }
+    if ((int64_t)tiles_.size() * sizes_.kv_heads >= 2 * threads()) return;
   }
 }
 
@@ -177,7 +190,7 @@ void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
     for (int64_t unit = begin; unit < end; ++unit)
       rotate_and_store(layer, index, unit / kv_heads, unit % kv_heads);
   });
-  worker.section((int64_t)tiles_.size() * kv_heads, 2, [&](int64_t begin, int64_t end) {
+  worker.section((int64_t)tiles_.size() * kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
       const NodeTile& tile = tiles_[unit / kv_heads];
       attend(sizes_, call_.requests[tile.request], tile, index, layer.sizes.window, unit % kv_heads,
@@ -223,7 +236,7 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
   const auto activation = (Activation)sizes_.activation;
   // A unit is 32 outputs, so that their rounding to int8 for the down projection is the unit's own affair.
   const int64_t units = (width + kBlock - 1) / kBlock;
-  const int64_t most = nodes > kTileNodes ? kPanelsPerTake / 4 : units;
+  const int64_t most = nodes > kTileNodes ? kPanelsPerTake / kPanelsPerUnit : units;
   worker.section(units, most, [&](int64_t begin, int64_t end) {
     float gate[kTileNodes][kPanelRows], up[kTileNodes][kPanelRows], gated[kTileNodes][kBlock];
     for (int64_t first = 0; first < nodes; first += kTileNodes) {
@@ -231,7 +244,7 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t outputs = std::min(kBlock, width - unit * kBlock);
         for (int64_t part = 0; part * kPanelRows < outputs; ++part) {
-          const int64_t panel = 4 * unit + 2 * part;
+          const int64_t panel = kPanelsPerUnit * unit + 2 * part;
           layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, gate);
           layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, up);
           for (int node = 0; node < count; ++node)

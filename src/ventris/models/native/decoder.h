@@ -52,6 +52,7 @@ class Run : public Job {
   void work(Worker& worker) override;
 
  private:
+  void cut_tiles();
   void begin(Worker& worker);
   void tap(Worker& worker, int64_t layer);
   void attention_block(Worker& worker, const Layer& layer, int64_t index);

@@ -9,6 +9,8 @@ import threading
 import weakref
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -85,8 +87,6 @@ class NativeDecoder:
         packed = open_packed(path)
         config = packed.config
         if context_length is not None:
-            from dataclasses import replace
-
             config = replace(config, context_length=context_length)
         return cls(config, packed, threads)
 
@@ -116,8 +116,9 @@ class NativeDecoder:
         """
         counts = [len(rows.tokens if rows.wanted is None else rows.wanted) for rows in batch]
         logits = torch.empty((sum(counts), self.vocab_size))
-        _, hidden = self._run(batch, 0, self.num_layers, taps, logits=logits)
-        return Scores([logits] if len(counts) == 1 else list(logits.split(counts)), hidden)
+        hidden = self._run(batch, 0, self.num_layers, taps, logits=logits)
+        ends = list(accumulate(counts))
+        return Scores([logits[end - count : end] for count, end in zip(counts, ends, strict=True)], hidden)
 
     def embed(self, batch: Sequence[Rows]) -> Tensor:
         """Input rows of all nodes of the batch, float32 ``[nodes, hidden]``."""
@@ -136,7 +137,7 @@ class NativeDecoder:
             raise BadInput(f"layers {first} to {last} are not within the model's {self.num_layers}")
         rows = self._dense(hidden)
         out = torch.empty_like(rows)
-        _, tapped = self._run(batch, first, last, taps, hidden_in=rows, hidden_out=out)
+        tapped = self._run(batch, first, last, taps, hidden_in=rows, hidden_out=out)
         return out, tapped
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -187,7 +188,8 @@ class NativeDecoder:
         hidden_in: Tensor | None = None,
         hidden_out: Tensor | None = None,
         logits: Tensor | None = None,
-    ) -> tuple[None, dict[int, Tensor]]:
+    ) -> dict[int, Tensor]:
+        """Run a batch through some layers into the given tensors; returns the taps."""
         call = array("q", (len(batch), first, last, len(taps), *taps))
         kept: list[Tensor] = []
         nodes = positions = 0
@@ -202,13 +204,16 @@ class NativeDecoder:
             raise BadInput(f"taps {list(taps)} are not all between layers {first} and {last}")
         tapped = torch.empty((len(taps), nodes, self.hidden_size)) if taps else None
         buffers = abi.Buffers(
-            *(0 if tensor is None else tensor.data_ptr() for tensor in (hidden_in, hidden_out, tapped, logits)),
+            *(
+                0 if tensor is None else tensor.data_ptr()
+                for tensor in (hidden_in, hidden_out, tapped, logits)
+            ),
             self._ropes.up_to(positions),
         )
         status = self._library.ventris_run(self._handle, call.buffer_info()[0], ctypes.byref(buffers))
         if status != abi.OK:
             raise self._explain(status, batch)
-        return None, {} if tapped is None else dict(zip(taps, tapped, strict=True))
+        return {} if tapped is None else dict(zip(taps, tapped, strict=True))
 
     def _describe_rows(self, rows: Rows, call: array[int], kept: list[Tensor]) -> None:
         """Append one request to the flat description that ``call.h`` documents."""
@@ -223,7 +228,7 @@ class NativeDecoder:
                 raise BadInput(f"{dense.shape[0]} embeddings for {count} nodes")
             kept.append(dense)
             embeddings = dense.data_ptr()
-        cache.reserve(start + count)
+        cache.reserve(start + count, start)
         call.extend((start, count, cache.next_position, embeddings, len(cache.spans)))
         for span in cache.spans:
             storage, positions = span.storage, span.positions
@@ -250,8 +255,8 @@ class NativeDecoder:
             return BadInput(f"token {outside[0]} is outside the vocabulary of {self.vocab_size}")
         if status == abi.POSITION_OUT_OF_RANGE:
             return BadInput(
-                f"the text is longer than the model's context of {self.context_length} positions; shorten it, "
-                f"or load the model with a larger context_length"
+                f"the text is longer than the model's context of {self.context_length} positions; "
+                f"shorten it, or load the model with a larger context_length"
             )
         if status == abi.NODE_OUT_OF_RANGE:
             return BadInput("a wanted node is none of the request's new nodes")

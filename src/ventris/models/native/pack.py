@@ -114,11 +114,13 @@ def _read_index(data: Bytes, name: str) -> PackedModel:
 
 
 def _config_from(fields: dict[str, Any]) -> DecoderConfig:
-    scaling = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in fields["rope_scaling"].items()
-    }
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    return DecoderConfig(**{**plain, "rope_scaling": RopeScaling(**scaling)})
+    scaling = _tuples(fields["rope_scaling"])
+    return DecoderConfig(**{**_tuples(fields), "rope_scaling": RopeScaling(**scaling)})
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no tuples; the configuration has no lists."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def pack(
@@ -168,8 +170,10 @@ def _write(
         made = make()
         file.write(b"\0" * (-file.tell() % ALIGNMENT))
         offset = file.tell()
-        file.write(memoryview(made.data).cast("B"))
-        tensors[name] = dataclasses.asdict(Entry(offset, made.data.nbytes, made.kind, made.rows, made.columns))
+        file.write(made.data.data)
+        tensors[name] = dataclasses.asdict(
+            Entry(offset, made.data.nbytes, made.kind, made.rows, made.columns)
+        )
         if progress is not None:
             progress(done, len(jobs))
     # Kernels prefetch a little past the end of a matrix; keep that inside the file.
@@ -200,7 +204,7 @@ def _check(config: DecoderConfig) -> None:
 class _Made:
     """A packed tensor."""
 
-    data: NDArray[Any]
+    data: Bytes
     kind: str
     rows: int
     columns: int
@@ -220,7 +224,10 @@ class _Packer:
     def jobs(self) -> Iterator[_Job]:
         """Name and maker of every tensor of the file."""
         config = self.config
-        yield "embedding", lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8)
+        yield (
+            "embedding",
+            lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8),
+        )
         for layer in range(config.num_layers):
             yield from self._layer(layer)
         yield "final_norm", lambda: self._norm("model.norm.weight", config.hidden_size)
@@ -269,7 +276,9 @@ class _Packer:
             raise BadInput(f"the checkpoint has no weight {name}")
         weight = self.weights[name]
         if tuple(weight.shape) != shape:
-            raise BadInput(f"the weight {name} has shape {tuple(weight.shape)}, the configuration says {shape}")
+            raise BadInput(
+                f"the weight {name} has shape {tuple(weight.shape)}, the configuration says {shape}"
+            )
         return weight
 
     def _vector(self, name: str, size: int) -> Tensor:
@@ -288,7 +297,9 @@ class _Packer:
         self, names: list[str], rows: list[int], columns: int, plain_bits: int = 4, interleave: bool = False
     ) -> _Made:
         """Pack matrices that share their input, below each other or (gate and up) panel by panel in turn."""
-        parts = [self._get(f"{name}.weight", (count, columns)) for name, count in zip(names, rows, strict=True)]
+        parts = [
+            self._get(f"{name}.weight", (count, columns)) for name, count in zip(names, rows, strict=True)
+        ]
         kind = self._kind(parts, columns, plain_bits)
         if kind in ("int8", "int4"):
             matrices = [_blocks(part, 8 if kind == "int8" else 4) for part in parts]
@@ -315,7 +326,7 @@ class _Packer:
 def _vector_made(values: Tensor) -> _Made:
     """A float32 vector, padded so that a kernel may read whole vectors of 16."""
     padded = torch.nn.functional.pad(values, (0, -len(values) % PANEL_ROWS))
-    return _Made(padded.numpy(), "vector", len(values), 1)
+    return _Made(_bytes(padded), "vector", len(values), 1)
 
 
 def _blocks(weight: Weight, bits: int) -> QuantizedMatrix:
@@ -335,26 +346,30 @@ def _join(parts: list[Tensor], interleave: bool) -> Tensor:
     return torch.stack(panels, dim=1).flatten(0, 2)
 
 
-def _pack_dense(matrix: Tensor, kind: str) -> NDArray[Any]:
-    """``[rows, columns]`` to float32 ``[panels, columns, 16]`` or bfloat16 ``[panels, columns / 2, 16, 2]``."""
+def _pack_dense(matrix: Tensor, kind: str) -> Bytes:
+    """To float32 ``[panels, columns, 16]`` or bfloat16 ``[panels, columns / 2, 16, 2]``."""
     panels = matrix.view(-1, PANEL_ROWS, matrix.shape[1])
     if kind == "float32":
-        return panels.transpose(1, 2).contiguous().numpy()
+        return _bytes(panels.transpose(1, 2))
     even = torch.nn.functional.pad(panels, (0, matrix.shape[1] % 2)).to(torch.bfloat16)
-    pairs = even.unflatten(2, (-1, 2)).transpose(1, 2).contiguous()
-    return pairs.view(torch.int16).numpy()
+    return _bytes(even.view(len(panels), PANEL_ROWS, -1, 2).transpose(1, 2))
 
 
-def _pack_blocks(levels: Tensor, scales: Tensor, offsets: Tensor, kind: str) -> NDArray[Any]:
+def _pack_blocks(levels: Tensor, scales: Tensor, offsets: Tensor, kind: str) -> Bytes:
     """To uint8 ``[panels, columns / 32, 576 or 320]``: levels, then 16 scales, then 16 offsets."""
     blocks = levels.shape[1] // BLOCK
-    panels = levels.view(-1, PANEL_ROWS, blocks, BLOCK)
+    lanes = levels.view(-1, PANEL_ROWS, blocks, BLOCK // 4, 4)
     if kind == "int4":
-        halves = panels.unflatten(3, (4, 2, 4))
-        panels = (halves[..., 0, :] | halves[..., 1, :] << 4).flatten(3)
+        halves = levels.view(-1, PANEL_ROWS, blocks, BLOCK // 8, 2, 4)
+        lanes = halves[..., 0, :] | halves[..., 1, :] << 4
     # Four bytes of one row side by side, rows next to each other.
-    lanes = panels.unflatten(3, (-1, 4)).permute(0, 2, 3, 1, 4).flatten(2)
-    ends = [
-        part.view(-1, PANEL_ROWS, blocks).transpose(1, 2).contiguous().view(torch.uint8) for part in (scales, offsets)
-    ]
-    return torch.cat([lanes, *ends], dim=2).contiguous().numpy()
+    parts = [lanes.permute(0, 2, 3, 1, 4).flatten(2)]
+    for ends in (scales, offsets):
+        by_block = ends.view(-1, PANEL_ROWS, blocks).transpose(1, 2)
+        parts.append(by_block.contiguous().view(torch.uint8))
+    return _bytes(torch.cat(parts, dim=2))
+
+
+def _bytes(tensor: Tensor) -> Bytes:
+    data: Bytes = tensor.contiguous().view(torch.uint8).numpy()
+    return data

@@ -1,6 +1,6 @@
 #include "panels.h"
 
-#include <cmath>
+#include <algorithm>
 
 namespace ventris {
 namespace {
@@ -13,7 +13,8 @@ constexpr int64_t kPrefetchBytes = 2048;
 using Sums = float (*)[kPanelRows];
 
 template <int N>
-void store_sums(const Floats (&sum)[N], Sums out) {
+inline void store_sums(const Floats (&sum)[N], Sums out) {
+  VENTRIS_UNROLL
   for (int node = 0; node < N; ++node) store(out[node], sum[node]);
 }
 
@@ -25,6 +26,7 @@ struct Float32Kernel {
     for (int64_t column = 0; column < columns; ++column) {
       prefetch(panel + kPrefetchBytes);
       Floats weights = load((const float*)panel);
+      VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = multiply_add(weights, splat(values[node]), sum[node]);
       panel += sizeof weights;
       values += kTileNodes;
@@ -41,6 +43,7 @@ struct BFloat16Kernel {
     for (int64_t column = 0; column < columns; column += 2) {
       prefetch(panel + kPrefetchBytes);
       Words weights = load_words(panel);
+      VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = dot_pairs(sum[node], weights, pairs[node]);
       panel += sizeof weights;
       pairs += kTileNodes;
@@ -53,6 +56,7 @@ struct BFloat16Kernel {
 template <int N>
 inline void add_block(Floats (&sum)[N], const Ints (&dot)[N], const ByteTile& tile, const uint8_t* scales) {
   Floats scale = load_half(scales), offset = load_half(scales + 2 * kPanelRows);
+  VENTRIS_UNROLL
   for (int node = 0; node < N; ++node) {
     sum[node] = multiply_add(to_float(dot[node]) * scale, splat(tile.scales[node]), sum[node]);
     sum[node] = multiply_add(offset, splat(tile.sums[node]), sum[node]);
@@ -66,10 +70,11 @@ struct Int8Kernel {
     const ByteTile* bytes = (const ByteTile*)tile;
     for (int64_t block = 0; block < columns / kBlock; ++block, ++bytes, panel += kInt8Block) {
       Ints dot[N] = {};
-#pragma GCC unroll 8
+      VENTRIS_UNROLL
       for (int group = 0; group < 8; ++group) {
         prefetch(panel + 64 * group + kPrefetchBytes);
         Words weights = load_words(panel + 64 * group);
+        VENTRIS_UNROLL
         for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], weights, bytes->values[node][group]);
       }
       prefetch(panel + 512 + kPrefetchBytes);
@@ -87,12 +92,14 @@ struct Int4Kernel {
     const Words nibble = splat_word(0x0f0f0f0fu);
     for (int64_t block = 0; block < columns / kBlock; ++block, ++bytes, panel += kInt4Block) {
       Ints dot[N] = {};
-#pragma GCC unroll 4
+      VENTRIS_UNROLL
       for (int group = 0; group < 4; ++group) {
         prefetch(panel + 64 * group + kPrefetchBytes);
         Words packed = load_words(panel + 64 * group);
         Words low = packed & nibble, high = (packed >> 4) & nibble;
+        VENTRIS_UNROLL
         for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], low, bytes->values[node][2 * group]);
+        VENTRIS_UNROLL
         for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], high, bytes->values[node][2 * group + 1]);
       }
       prefetch(panel + 256 + kPrefetchBytes);
@@ -121,17 +128,24 @@ void put_block(ByteTile& tile, int64_t lane, const float* values) {
   Floats low = load(values), high = load(values + kLanes);
   float amax = largest_lane(maximum(maximum(low, -low), maximum(high, -high)));
   float to_level = amax > 0.0f ? 127.0f / amax : 0.0f;
-  constexpr float kRounder = 12582912.0f;  // adding 1.5 * 2^23 rounds to the nearest integer, ties to even
-  int8_t levels[kBlock];
-  int32_t sum = 0;
-  for (int i = 0; i < kBlock; ++i) {
-    float level = (values[i] * to_level + kRounder) - kRounder;
-    levels[i] = (int8_t)level;
-    sum += (int32_t)level;
-  }
-  std::memcpy(tile.values[lane], levels, sizeof levels);
+  Ints low_levels = round_to_int(low * to_level), high_levels = round_to_int(high * to_level);
+  Bytes bytes[2] = {to_bytes(low_levels), to_bytes(high_levels)};
+  std::memcpy(tile.values[lane], bytes, sizeof bytes);
   tile.scales[lane] = amax / 127.0f;
-  tile.sums[lane] = (amax / 127.0f) * (float)sum;
+  tile.sums[lane] = amax / 127.0f * sum_lanes(to_float(low_levels + high_levels));
+}
+
+// Round `count` numbers to bfloat16 pairs of adjacent columns; a missing last column counts as 0.
+void put_pairs(uint32_t* to, const float* values, int64_t count) {
+  for (int64_t first = 0; first < count; first += kLanes, to += kLanes / 2 * kTileNodes) {
+    const int64_t width = std::min<int64_t>(kLanes, count - first);
+    float padded[kLanes] = {};
+    if (width < kLanes) std::copy_n(values + first, width, padded);
+    Shorts shorts = to_bfloat(load(width < kLanes ? padded : values + first));
+    uint32_t pairs[kLanes / 2];
+    std::memcpy(pairs, &shorts, sizeof pairs);
+    for (int64_t i = 0; i < (width + 1) / 2; ++i) to[i * kTileNodes] = pairs[i];
+  }
 }
 
 float half_to_float(const uint8_t* from) {
@@ -176,9 +190,7 @@ void Matrix::put_activations(uint8_t* activations, int64_t node, int64_t first, 
     float* to = (float*)tile + first * kTileNodes + lane;
     for (int64_t i = 0; i < count; ++i) to[i * kTileNodes] = values[i];
   } else if (kind_ == Kind::bfloat16) {
-    uint32_t* to = (uint32_t*)tile + first / 2 * kTileNodes + lane;
-    for (int64_t i = 0; i < count; i += 2)
-      to[i / 2 * kTileNodes] = to_bfloat_pair(values[i], i + 1 < count ? values[i + 1] : 0.0f);
+    put_pairs((uint32_t*)tile + first / 2 * kTileNodes + lane, values, count);
   } else {
     ByteTile* to = (ByteTile*)tile + first / kBlock;
     for (int64_t i = 0; i < count; i += kBlock) put_block(*to++, lane, values + i);
@@ -203,22 +215,31 @@ void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, i
 void Matrix::read_row(int64_t row, float* to) const {
   const uint8_t* panel = data_ + row / kPanelRows * panel_bytes();
   const int64_t lane = row % kPanelRows;
-  for (int64_t column = 0; column < columns_; ++column) {
-    if (kind_ == Kind::float32) {
-      std::memcpy(&to[column], panel + column * 64 + lane * 4, 4);
-    } else if (kind_ == Kind::bfloat16) {
-      uint16_t high;
-      std::memcpy(&high, panel + column / 2 * 64 + lane * 4 + column % 2 * 2, 2);
-      uint32_t bits = (uint32_t)high << 16;
-      std::memcpy(&to[column], &bits, 4);
-    } else {
-      const bool wide = kind_ == Kind::int8;
-      const uint8_t* block = panel + column / kBlock * (wide ? kInt8Block : kInt4Block);
-      const uint8_t* scales = block + (wide ? 512 : 256) + lane * 2;
-      int64_t within = column % kBlock;
-      uint8_t level = wide ? block[within / 4 * 64 + lane * 4 + within % 4]
-                           : (block[within / 8 * 64 + lane * 4 + within % 4] >> (within % 8 / 4 * 4)) & 15;
-      to[column] = (float)level * half_to_float(scales) + half_to_float(scales + 2 * kPanelRows);
+  switch (kind_) {
+    case Kind::float32:
+      for (int64_t column = 0; column < columns_; ++column) to[column] = ((const float*)panel)[column * kPanelRows + lane];
+      break;
+    case Kind::bfloat16:
+      for (int64_t column = 0; column < columns_; ++column) {
+        uint32_t bits = (uint32_t)((const uint16_t*)panel)[(column / 2 * kPanelRows + lane) * 2 + column % 2] << 16;
+        std::memcpy(&to[column], &bits, sizeof bits);
+      }
+      break;
+    default:
+      read_blocks(panel, lane, to);
+  }
+}
+
+void Matrix::read_blocks(const uint8_t* panel, int64_t lane, float* to) const {
+  const bool wide = kind_ == Kind::int8;
+  const int64_t levels = wide ? 512 : 256;
+  for (int64_t first = 0; first < columns_; first += kBlock, panel += wide ? kInt8Block : kInt4Block) {
+    const float scale = half_to_float(panel + levels + lane * 2);
+    const float offset = half_to_float(panel + levels + (kPanelRows + lane) * 2);
+    for (int64_t i = 0; i < kBlock; ++i) {
+      uint8_t level = wide ? panel[i / 4 * 64 + lane * 4 + i % 4]
+                           : (panel[i / 8 * 64 + lane * 4 + i % 4] >> (i % 8 / 4 * 4)) & 15;
+      to[first + i] = (float)level * scale + offset;
     }
   }
 }

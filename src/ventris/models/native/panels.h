@@ -61,6 +61,7 @@ class Matrix {
   void read_row(int64_t row, float* to) const;
 
  private:
+  void read_blocks(const uint8_t* panel, int64_t lane, float* to) const;
   int64_t panel_bytes() const;
   int64_t tile_bytes() const;
 

@@ -20,13 +20,25 @@
 #include <immintrin.h>
 #endif
 
+// For loops over a kernel's accumulators: only when they are unrolled do the accumulators live in registers.
+// Without wide registers there is nothing to win, and much to compile.
+#if !defined(VENTRIS_AVX512) && !defined(VENTRIS_AVX2)
+#define VENTRIS_UNROLL
+#elif defined(__clang__)
+#define VENTRIS_UNROLL _Pragma("unroll")
+#else
+#define VENTRIS_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace ventris {
 
 constexpr int kLanes = 16;
 
-typedef float Floats __attribute__((vector_size(64), may_alias));
-typedef int32_t Ints __attribute__((vector_size(64), may_alias));
-typedef uint32_t Words __attribute__((vector_size(64), may_alias));
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Shorts __attribute__((vector_size(32)));
+typedef int8_t Bytes __attribute__((vector_size(16)));
 
 inline Floats load(const float* from) {
   Floats value;
@@ -42,8 +54,9 @@ inline Words load_words(const void* from) {
   return value;
 }
 
-inline Floats splat(float value) { return Floats{} + value; }
-inline Words splat_word(uint32_t value) { return Words{} + value; }
+// Subtracting zero is the identity (adding it is not: -0), so this is a broadcast and nothing else.
+inline Floats splat(float value) { return value - Floats{}; }
+inline Words splat_word(uint32_t value) { return value - Words{}; }
 inline Floats as_floats(Words value) { return (Floats)value; }
 inline Words as_words(Floats value) { return (Words)value; }
 inline Floats to_float(Ints value) { return __builtin_convertvector(value, Floats); }
@@ -145,56 +158,98 @@ inline Floats load_bfloat(const uint16_t* from) {
 #if defined(VENTRIS_AVX512)
   return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)from)), 16);
 #else
-  Words bits;
-  for (int lane = 0; lane < kLanes; ++lane) bits[lane] = from[lane];
-  return as_floats(bits << 16);
+  Shorts shorts;
+  std::memcpy(&shorts, from, sizeof shorts);
+  return as_floats(__builtin_convertvector(shorts, Words) << 16);
 #endif
 }
 
 // float32 to bfloat16, to the nearest, ties to even.
+inline Shorts to_bfloat(Floats value) {
+  Words bits = as_words(value);
+  Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+#if defined(VENTRIS_AVX512)
+  return (Shorts)_mm512_cvtepi32_epi16((__m512i)rounded);
+#else
+  return __builtin_convertvector(rounded, Shorts);
+#endif
+}
+
 inline uint16_t to_bfloat(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-inline uint32_t to_bfloat_pair(float low, float high) {
-  return (uint32_t)to_bfloat(low) | (uint32_t)to_bfloat(high) << 16;
+// To the nearest integer, ties to even, for magnitudes below 2^22: the sum with 1.5 * 2^23 has the integer in
+// the low bits of its mantissa.
+inline Ints round_to_int(Floats value) {
+  const Floats shift = splat(12582912.0f);
+  return (Ints)(as_words(value + shift) - as_words(shift));
+}
+
+typedef float Eight __attribute__((vector_size(32)));
+typedef float Four __attribute__((vector_size(16)));
+
+// Sixteen integers between -128 and 127 as bytes.
+inline Bytes to_bytes(Ints value) {
+#if defined(VENTRIS_AVX512)
+  return (Bytes)_mm512_cvtepi32_epi8((__m512i)value);
+#else
+  return __builtin_convertvector(value, Bytes);
+#endif
+}
+
+// Reduce sixteen lanes in a fixed order: halves onto each other until one number is left.
+template <class Combine>
+inline float fold_lanes(Floats value, Combine combine) {
+#if defined(VENTRIS_AVX512)
+  Eight eight = combine((Eight)_mm512_castps512_ps256((__m512)value), (Eight)_mm512_extractf32x8_ps((__m512)value, 1));
+  Four four = combine((Four)_mm256_castps256_ps128((__m256)eight), (Four)_mm256_extractf128_ps((__m256)eight, 1));
+#else
+  Eight eights[2];
+  std::memcpy(eights, &value, sizeof eights);
+  Eight eight = combine(eights[0], eights[1]);
+  Four fours[2];
+  std::memcpy(fours, &eight, sizeof fours);
+  Four four = combine(fours[0], fours[1]);
+#endif
+  return combine(combine(four[0], four[2]), combine(four[1], four[3]));
 }
 
 inline float sum_lanes(Floats value) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int lane = 0; lane < width; ++lane) value[lane] += value[lane + width];
-  return value[0];
+  return fold_lanes(value, [](auto a, auto b) { return a + b; });
 }
 
 inline float largest_lane(Floats value) {
-  float largest = value[0];
-  for (int lane = 1; lane < kLanes; ++lane) largest = value[lane] > largest ? value[lane] : largest;
-  return largest;
+  return fold_lanes(value, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
 
 // Rows of words become columns: column[j][i] = row[i][j].
-inline void transpose(const Words row[kLanes], Words column[kLanes]) {
+inline void transpose(const Words (&row)[kLanes], Words (&column)[kLanes]) {
 #if defined(VENTRIS_AVX512)
   __m512i pairs[kLanes], quads[kLanes], eights[kLanes];
+  VENTRIS_UNROLL
   for (int i = 0; i < kLanes; i += 2) {
     pairs[i] = _mm512_unpacklo_epi32((__m512i)row[i], (__m512i)row[i + 1]);
     pairs[i + 1] = _mm512_unpackhi_epi32((__m512i)row[i], (__m512i)row[i + 1]);
   }
+  VENTRIS_UNROLL
   for (int i = 0; i < kLanes; i += 4) {
     quads[i] = _mm512_unpacklo_epi64(pairs[i], pairs[i + 2]);
     quads[i + 1] = _mm512_unpackhi_epi64(pairs[i], pairs[i + 2]);
     quads[i + 2] = _mm512_unpacklo_epi64(pairs[i + 1], pairs[i + 3]);
     quads[i + 3] = _mm512_unpackhi_epi64(pairs[i + 1], pairs[i + 3]);
   }
-  for (int i = 0; i < 4; ++i)
-    for (int half = 0; half < kLanes; half += 8) {
-      eights[half + i] = _mm512_shuffle_i32x4(quads[half + i], quads[half + 4 + i], 0x88);
-      eights[half + 4 + i] = _mm512_shuffle_i32x4(quads[half + i], quads[half + 4 + i], 0xdd);
-    }
+  VENTRIS_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    const int from = i / 4 * 8 + i % 4;
+    eights[from] = _mm512_shuffle_i32x4(quads[from], quads[from + 4], 0x88);
+    eights[from + 4] = _mm512_shuffle_i32x4(quads[from], quads[from + 4], 0xdd);
+  }
+  VENTRIS_UNROLL
   for (int i = 0; i < 8; ++i) {
     column[i] = (Words)_mm512_shuffle_i32x4(eights[i], eights[8 + i], 0x88);
     column[8 + i] = (Words)_mm512_shuffle_i32x4(eights[i], eights[8 + i], 0xdd);

@@ -10,7 +10,7 @@ namespace ventris {
 
 enum class Activation : int64_t { silu = 0, gelu_tanh = 1, gelu = 2 };
 
-// e^x; exactly 0 below -87.3, infinity above 88.7.
+// e^x; exactly 0 below -86.5, infinity above 88.7.
 inline Floats exponential(Floats x) {
   constexpr float kRounder = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
   Floats shifted = multiply_add(x, splat(1.44269504f), splat(kRounder));
@@ -24,9 +24,9 @@ inline Floats exponential(Floats x) {
   series = multiply_add(series, rest, splat(1.6666665459e-1f));
   series = multiply_add(series, rest, splat(5.0000001201e-1f));
   series = multiply_add(series, rest * rest, rest + 1.0f);
-  Words exponent = (as_words(shifted) - as_words(splat(kRounder)) + 127u) << 23;
-  Floats result = series * as_floats(exponent);
-  result = x < -87.3f ? Floats{} : result;
+  // Times 2^power: the integer goes from the low mantissa bits straight into the exponent.
+  Floats result = as_floats(as_words(series) + (as_words(shifted) << 23));
+  result = x < -86.5f ? Floats{} : result;
   return x > 88.7f ? splat(std::numeric_limits<float>::infinity()) : result;
 }
 

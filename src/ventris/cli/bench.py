@@ -1,0 +1,79 @@
+"""``ventris bench``: decoding methods compared on the same prompts, in turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from ventris.bench.settings import BenchSettings, read_settings
+from ventris.cli.command_options import with_options
+from ventris.cli.option_fields import option_fields
+from ventris.cli.streams import console, error_console
+
+SEPARATORS = {"methods": ";", "peers": ",", "categories": ","}
+"""Options that may be repeated, and what separates several values in one of them."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    fields = tuple(option_fields(BenchSettings, lambda key: "Measurement"))
+    app.command("bench")(with_options(bench, "settings", fields, (), _read))
+
+
+def bench(
+    settings: BenchSettings,
+    as_json: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
+) -> None:
+    """Compare methods: tokens a second, tokens a pass, identical output, and what each step cost.
+
+    A method is written [name =] draft [@ policy] [| verifier]; --method may be repeated, or hold several
+    separated by semicolons. Plain decoding is always among them.
+    """
+    from ventris.bench import print_report, run_bench
+    from ventris.bench.report.files import to_json
+
+    with _progress() as progress:
+        report = run_bench(settings, progress)
+    if as_json:
+        print(to_json(report))
+        return
+    print_report(report, console())
+    if settings.out is not None:
+        error_console().print(f"the report is in {settings.out}", style="dim", markup=False, soft_wrap=True)
+
+
+def _read(given: Mapping[str, Any]) -> BenchSettings:
+    split = {
+        key: [part.strip() for value in given[key] for part in value.split(mark) if part.strip()]
+        for key, mark in SEPARATORS.items()
+        if key in given
+    }
+    return read_settings({**given, **split})
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    if sys.stderr.isatty():
+        from ventris.bench import progress_bar
+
+        with progress_bar(error_console()) as told:
+            yield told
+    else:
+        yield _TenthsAsLines()
+
+
+class _TenthsAsLines:
+    """A line for every tenth of the work, for logs."""
+
+    def __init__(self) -> None:
+        self.said: tuple[int, int] | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        tenth = (total, 10 * done // total if total else 0)
+        if tenth != self.said:
+            self.said = tenth
+            print(f"ventris: {what} ({done} of {total})", file=sys.stderr)
