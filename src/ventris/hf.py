@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -293,12 +292,15 @@ def _warp(scores: Tensor, warpers: Sequence[Any]) -> Tensor:
 class _Wrapped(Model):
     """A transformers model under Ventris; its prompts and texts are token ids."""
 
-    def cost_curve(self, again: bool = False) -> CostCurve:
-        return self._curve
+    _curve: CostCurve | None = None
 
-    @cached_property
-    def _curve(self) -> CostCurve:
-        return measure(self.target, CURVE_SIZES, repeats=2)
+    def cost_curve(
+        self, again: bool = False, progress: Callable[[str, float | None], None] | None = None
+    ) -> CostCurve:
+        """A rough T(n), measured once for as long as the model lives."""
+        if self._curve is None or again:
+            self._curve = measure(self.target, CURVE_SIZES, repeats=2)
+        return self._curve
 
 
 _known: weakref.WeakKeyDictionary[Any, tuple[Any, _Wrapped]] = weakref.WeakKeyDictionary()

@@ -1,4 +1,4 @@
-"""Real prompts for the long suite: Spec-Bench where the shared data lies beside the checkout, else our own."""
+"""Real prompts for the long suite: Spec-Bench where it lies beside the checkout, else our own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def real_prompts(count: int) -> list[str]:
         rows = [json.loads(line) for line in SPEC_BENCH.read_text().splitlines()]
         stride = max(len(rows) // count, 1)
         return [row["turns"][0] for row in rows[::stride]][:count]
-    from ventris.bench.builtin import BUILT_IN
+    from ventris.bench.builtin import QUESTIONS
 
-    texts = [question.turns[0] for question in BUILT_IN]
+    texts = [question.turns[0] for question in QUESTIONS]
     return [texts[index % len(texts)] + " " * (index // len(texts)) for index in range(count)]

@@ -43,7 +43,9 @@ def plain(exact_model: Model) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", DRAFTS)
-def test_greedy_float32_ids_equal_autoregressive(name: str, exact_model: Model, plain: list[list[int]]) -> None:
+def test_greedy_float32_ids_equal_autoregressive(
+    name: str, exact_model: Model, plain: list[list[int]]
+) -> None:
     for prompt, expected in zip(real_prompts(40), plain, strict=True):
         drafted = exact_model.generate(
             prompt, max_new_tokens=TOKENS, draft=DRAFTS[name], policy="fixed:nodes=12"
@@ -61,7 +63,7 @@ def test_greedy_float32_ids_in_a_mixed_batch_of_eight(exact_model: Model, plain:
     assert [completion.tokens for completion in together] == plain
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4", "int4-a8"])
 def test_every_weight_format_decodes_alike_with_and_without_drafts(dtype: str) -> None:
     """The native runtime gives the same bits for a node whatever runs beside it, in every format."""
     model = loaded(dtype)
