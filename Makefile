@@ -45,8 +45,8 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 		{ echo "cannot create $(VENV); on Debian install the package python3-venv"; exit 1; }
 	@echo "==> installing (about a minute; torch is the large one)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on "$(TORCH)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --editable ".[dev]"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on "$(TORCH)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on --editable ".[dev]"
 	@touch $(STAMP)
 
 clean:

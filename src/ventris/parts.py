@@ -31,6 +31,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "drafter": {
         "ngram": "ventris.draft.ngram:NGram",
         "model": "ventris.draft.model:DraftModel",
+        "medusa": "ventris.draft.medusa:Medusa",
+        "hydra": "ventris.draft.hydra:Hydra",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",
@@ -39,8 +41,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "rejection": "ventris.verify.rejection:Rejection",
         "block": "ventris.verify.block:Block",
         "synthetic": "ventris.verify.synthetic:Synthetic",
+        "typical": "ventris.verify.typical:Typical",
     },
-    "guide": {},
+    "guide": {
+        "json-schema": "ventris.guide.json_schema:JsonSchema",
+        "json": "ventris.guide.json_schema:Json",
+        "regex": "ventris.guide.regex:Regex",
+        "grammar": "ventris.guide.grammar:Grammar",
+        "choice": "ventris.guide.choice:Choice",
+        "format": "ventris.guide.format:Format",
+        "words": "ventris.guide.words:Words",
+    },
     "policy": {
         "fixed": "ventris.policy.fixed:Fixed",
         "goodput": "ventris.policy.goodput:Goodput",
@@ -71,11 +82,13 @@ class Workshop:
         target: The model that decides; ``None`` for a preview that only checks whether parts fit.
         load_target: Loads a further model with the same tokenizer.
         cost_curve: T(n) of the target on this machine, measured on first use.
+        tokenizer: The target's tokenizer, for parts that work on text; ``None`` where it has none.
     """
 
     target: Target | None = None
     load_target: Callable[[str], Target] | None = None
     cost_curve: Callable[[], CostCurve] | None = None
+    tokenizer: Any = None
 
 
 class _NoOptions(BaseModel):
@@ -120,7 +133,9 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
     """Read one or several part specifications.
 
     In a string, commas separate both parts and options: an item with ``=`` and no part name of its own
-    belongs to the part before it, so ``"ngram:width=2,min_match=2,model:folder"`` is two parts.
+    belongs to the part before it, so ``"ngram:width=2,min_match=2,model:folder"`` is two parts. Commas in
+    brackets or double quotes separate nothing, so ``"regex:[0-9]{1,3}"`` is one part, and so is JSON; quotes
+    around a whole value are taken off.
 
     Raises:
         BadInput: if the text is empty or begins with an option.
@@ -140,7 +155,9 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
             continue
         name, first = named.group(1), named.group(2)
         options: dict[str, Any] = {}
-        if first:
+        if first and len(first) > 1 and first[0] == first[-1] == '"':
+            options = {"": first[1:-1]}
+        elif first:
             key, equals, value = first.partition("=")
             options = {key.strip(): value.strip()} if equals and key.isidentifier() else {"": first}
         parts.append(PartSpec(name, options))
@@ -224,14 +241,17 @@ def build_drafter(spec: Any, workshop: Workshop) -> Any:
 
 
 def build_guides(specs: Any, workshop: Workshop) -> list[Any]:
-    """Guides in the order given."""
+    """Guides in the order given; those that work on text are bound to the target's tokenizer.
+
+    A guide asks for that with a method ``bind(tokenizer)`` that returns the guide to use.
+    """
     if specs is None:
         return []
-    if not isinstance(specs, str | Mapping | list | tuple):
-        return [specs]
-    return [
-        item if not isinstance(item, PartSpec) else build("guide", item, workshop) for item in _flatten(specs)
-    ]
+    listed = _flatten(specs) if isinstance(specs, str | Mapping | list | tuple) else [specs]
+    guides = [item if not isinstance(item, PartSpec) else build("guide", item, workshop) for item in listed]
+    if workshop.target is None:
+        return guides
+    return [guide.bind(workshop.tokenizer) if hasattr(guide, "bind") else guide for guide in guides]
 
 
 def build_one(kind: str, spec: Any, workshop: Workshop) -> Any:

@@ -169,6 +169,14 @@ def test_log_probabilities() -> None:
     assert [value for _, value in best] == pytest.approx(values.tolist())
 
 
+def test_the_most_probable_tokens_of_flat_and_steep_rows() -> None:
+    flat = np.zeros(30)
+    assert [token for token, _ in most_probable(flat, 4)] == [0, 1, 2, 3]
+    steep = -20.0 * np.arange(30)
+    assert [token for token, _ in most_probable(steep, 3)] == [0, 1, 2]
+    assert len(most_probable(steep, 99)) == 30
+
+
 def test_uniform_numbers_are_uniform_and_addressed() -> None:
     numbers = np.array([uniform(7, Purpose.TARGET, position) for position in range(20_000)])
     counts, _ = np.histogram(numbers, bins=20, range=(0, 1))

@@ -203,7 +203,13 @@ def test_guarantees_say_what_holds(model: Model) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "message"),
-    [("", "empty"), ([], "empty"), ([object()], "a prompt is"), (7, "a prompt is"), ([99], "outside the vocabulary")],
+    [
+        ("", "empty"),
+        ([], "empty"),
+        ([object()], "a prompt is"),
+        (7, "a prompt is"),
+        ([99], "outside the vocabulary"),
+    ],
 )
 def test_bad_prompts_are_named(model: Model, prompt: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):

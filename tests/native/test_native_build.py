@@ -42,7 +42,7 @@ def test_other_instruction_sets_agree(flags: tuple[str, ...], monkeypatch: pytes
     if "march" in flags[0] and " avx2 " not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this CPU has no AVX2")
     tokens = random_tokens(EVERYTHING, 20)
-    for dtype in ("float32", "bfloat16", "int8", "int4"):
+    for dtype in ("float32", "bfloat16", "int8", "int4", "int4-a8"):
         here = prefill(decoder(EVERYTHING, dtype), tokens)[1]
         with monkeypatch.context() as patch:
             patch.setattr(decoder_module, "load_library", lambda: library)

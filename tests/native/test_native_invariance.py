@@ -16,7 +16,7 @@ from ventris.engine.target import Rows
 from ventris.engine.tree import TokenTree
 from ventris.models.native import NativeDecoder
 
-DTYPES = ("float32", "bfloat16", "int8", "int4")
+DTYPES = ("float32", "bfloat16", "int8", "int4", "int8-a8", "int4-a8")
 ODD = replace(LLAMA, head_dim=10, hidden_size=40, intermediate_size=50, num_kv_heads=1)
 MODELS = [
     pytest.param(config, dtype, id=f"{config.family}-{config.head_dim}-{dtype}")

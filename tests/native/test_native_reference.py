@@ -56,7 +56,7 @@ def test_float32_matches_torch(switch: str) -> None:
     _check(config, "float32")
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "int4", "int8-a8", "int4-a8"])
 @pytest.mark.parametrize("switch", ["plain", "odd_sizes", "everything"])
 def test_rounded_dtypes_match_torch(switch: str, dtype: str) -> None:
     config = EVERYTHING if switch == "everything" else replace(LLAMA, **SWITCHES[switch])
@@ -64,13 +64,14 @@ def test_rounded_dtypes_match_torch(switch: str, dtype: str) -> None:
 
 
 def _check(config: DecoderConfig, dtype: str) -> None:
-    weights = random_weights(config)
+    stored, _, narrow = dtype.partition("-")
     tokens = random_tokens(config, 21)
-    model = NativeDecoder.from_weights(config, weights, dtype, threads=2)
-    expected = Reference(config, weights, dtype).logits(tokens)
+    model = decoder(config, dtype)
+    assert model.dtype == dtype
+    expected = Reference(config, random_weights(config), stored, 8 if narrow else 16).logits(tokens)
     logits = prefill(model, tokens)[1]
     assert logits.shape == expected.shape
-    assert mean_error(logits, expected) < TOLERANCE[dtype]
+    assert mean_error(logits, expected) < TOLERANCE[stored]
 
 
 def test_stored_blocks_are_taken_as_they_are() -> None:

@@ -95,8 +95,10 @@ def random_weights(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
 
 
 def decoder(config: DecoderConfig, dtype: str = "float32", threads: int = 2, seed: int = 0) -> NativeDecoder:
-    """A native decoder with random weights."""
-    return NativeDecoder.from_weights(config, random_weights(config, seed), dtype, threads)
+    """A native decoder with random weights; ``dtype`` may end in "-a8" for activations of 8 bits."""
+    stored, _, narrow = dtype.partition("-")
+    weights = random_weights(config, seed)
+    return NativeDecoder.from_weights(config, weights, stored, threads, activation_bits=8 if narrow else 16)
 
 
 def random_tokens(config: DecoderConfig, count: int, seed: int = 1) -> list[int]:
@@ -125,13 +127,17 @@ class Reference:
 
     Args:
         dtype: "float32", "bfloat16" (weights, inputs of products, queries, keys and values rounded) or
-            "int8" / "int4" (blocks of weights; inputs of products rounded to int8 by blocks of 32).
+            "int8" / "int4" (blocks of weights; inputs of products rounded to integers by blocks of 32).
+        activation_bits: Of these integers: 8, or 16 whose high byte is at most 127 after rounding.
     """
 
-    def __init__(self, config: DecoderConfig, weights: Weights, dtype: str = "float32") -> None:
+    def __init__(
+        self, config: DecoderConfig, weights: Weights, dtype: str = "float32", activation_bits: int = 16
+    ) -> None:
         self.config = config
         self.weights = weights
         self.dtype = dtype
+        self.largest_level = 127.0 if activation_bits == 8 else 127.0 * 256.0
 
     def logits(self, tokens: Sequence[int]) -> Tensor:
         """Logits after every token of one sequence, ``[n, vocab]``."""
@@ -207,8 +213,8 @@ class Reference:
             return inputs.bfloat16().float()
         blocks = inputs.view(len(inputs), -1, 32)
         largest = blocks.abs().amax(-1, keepdim=True)
-        levels = (blocks * (127.0 / largest)).nan_to_num().round()
-        return (levels * (largest / 127.0)).view_as(inputs)
+        levels = (blocks * (self.largest_level / largest)).nan_to_num().round()
+        return (levels * (largest / self.largest_level)).view_as(inputs)
 
     def round_cache(self, rows: Tensor) -> Tensor:
         return rows if self.dtype == "float32" else rows.bfloat16().float()

@@ -35,7 +35,7 @@ PREVIEW = Workshop()
         ({"ngram": {"width": 2}}, [PartSpec("ngram", {"width": 2})]),
         ({"ngram": None, "model": {"model": "x"}}, [PartSpec("ngram"), PartSpec("model", {"model": "x"})]),
         (["ngram", {"model": {"model": "x"}}], [PartSpec("ngram"), PartSpec("model", {"model": "x"})]),
-        ('json-schema:{"a": [1, 2]},ngram', [PartSpec("json-schema", {"": '{"a": [1, 2]}'}), PartSpec("ngram")]),
+        ('schema:{"a": [1, 2]},ngram', [PartSpec("schema", {"": '{"a": [1, 2]}'}), PartSpec("ngram")]),
         (yaml.safe_load("ngram: {width: 2}"), [PartSpec("ngram", {"width": 2})]),
     ],
 )  # fmt: skip

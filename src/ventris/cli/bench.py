@@ -27,12 +27,19 @@ def register(app: typer.Typer) -> None:
 def bench(
     settings: BenchSettings,
     as_json: Annotated[bool, typer.Option("--json", help="print the whole report as JSON")] = False,
+    claims: Annotated[
+        bool,
+        typer.Option("--claims", help="measure the engine's own promises instead, each against its target"),
+    ] = False,
 ) -> None:
     """Compare methods: tokens a second, tokens a pass, identical output, and what each step cost.
 
     A method is written [name =] draft [@ policy] [| verifier]; --method may be repeated, or hold several
     separated by semicolons. Plain decoding is always among them.
     """
+    if claims:
+        _claims(settings, as_json)
+        return
     from ventris.bench import print_report, run_bench
     from ventris.bench.report.files import to_json
 
@@ -44,6 +51,17 @@ def bench(
     print_report(report, console())
     if settings.out is not None:
         error_console().print(f"the report is in {settings.out}", style="dim", markup=False, soft_wrap=True)
+
+
+def _claims(settings: BenchSettings, as_json: bool) -> None:
+    from ventris.bench import measure_claims, print_claims
+
+    with _progress() as progress:
+        report = measure_claims(settings, progress)
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        print_claims(report.claims, console())
 
 
 def _read(given: Mapping[str, Any]) -> BenchSettings:

@@ -15,6 +15,7 @@ FURTHER_FLAGS = {
     "methods": ("--methods",),
     "peers": ("--peers",),
     "per_category": ("--prompts",),
+    "categories": ("--categories",),
 }
 """Other spellings of options, by the field's name."""
 

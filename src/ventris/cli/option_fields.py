@@ -89,7 +89,7 @@ def option_fields(model: type[BaseModel], panels: Callable[[str], str]) -> Itera
     """
     for key, field in model.model_fields.items():
         kind, many, mapping = _read_annotation(key, field.annotation)
-        name = key.removesuffix("s") if many and not mapping else key
+        name = _singular(key) if many and not mapping else key
         yield OptionField(key, name, kind, many, mapping, field, panels(key))
 
 
@@ -104,3 +104,7 @@ def _read_annotation(key: str, annotation: Any) -> tuple[type, bool, bool]:
     if annotation is Any:
         return str, key.endswith("s"), False  # `guides` holds several, `draft` is one specification
     return (annotation if isinstance(annotation, type) else str), False, False
+
+
+def _singular(word: str) -> str:
+    return f"{word[:-3]}y" if word.endswith("ies") else word.removesuffix("s")

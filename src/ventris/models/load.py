@@ -16,17 +16,20 @@ from ventris.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ventris.engine.target import Target
+    from ventris.models.torch_decoder import TorchDecoder
 
 __all__ = ["DTYPES", "KERNELS", "ModelSource", "load_decoder", "resolve"]
 
 logger = logging.getLogger("ventris")
 
-DType = Literal["auto", "int4", "int8", "bfloat16", "float32"]
-Kernels = Literal["auto", "native", "torch"]
-DTYPES = ("auto", "int4", "int8", "bfloat16", "float32")
-KERNELS = ("auto", "native", "torch")
+DType = Literal["auto", "int4", "int4-a8", "int8", "int8-a8", "bfloat16", "float32"]
+Kernels = Literal["auto", "native", "torch", "graphs"]
+DTYPES = ("auto", "int4", "int4-a8", "int8", "int8-a8", "bfloat16", "float32")
+KERNELS = ("auto", "native", "torch", "graphs")
 _TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _STORED_BITS = {"int4": 4, "int8": 8}
+_NARROW = "-a8"
+"""Suffix of formats whose activations are rounded to 8 bits, as llama.cpp does; 16 otherwise."""
 
 
 def load_decoder(
@@ -42,9 +45,12 @@ def load_decoder(
     Args:
         name: As in :func:`resolve`.
         dtype: Format of the weights. ``auto`` keeps a 4- or 8-bit checkpoint as it is and otherwise takes
-            bfloat16 where the processor computes with it, else float32; on a GPU bfloat16.
-        kernels: ``native`` (CPU only) or ``torch``; ``auto`` is native with torch as the fallback. The torch
-            runtime computes a 4- or 8-bit checkpoint with the same numbers in float32.
+            bfloat16 where the processor computes with it, else float32; on a GPU bfloat16. ``int4-a8`` and
+            ``int8-a8`` also round activations to 8 bits in blocks of 32, as llama.cpp does: faster for
+            several nodes at a time, less faithful.
+        kernels: ``native`` (CPU only), ``torch``, or ``graphs`` (torch with static shapes and CUDA graphs for
+            one request at a time; GPU only); ``auto`` is native with torch as the fallback on a CPU, torch on
+            a GPU. The torch runtime computes a 4- or 8-bit checkpoint with the same numbers in float32.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
         threads: Threads of the CPU runtime; ``None`` for its own choice.
         progress: Told about downloads and packing, and warned when the cache cannot be used.
@@ -59,7 +65,7 @@ def load_decoder(
     if config is None:
         return _transformers(source, dtype, kernels, place), tokenizer, source
     chosen = _stored_dtype(source, place) if dtype == "auto" else dtype
-    if place.type == "cpu" and kernels != "torch":
+    if place.type == "cpu" and kernels in ("auto", "native"):
         from ventris.models.native import NativeUnavailable
 
         try:
@@ -68,7 +74,12 @@ def load_decoder(
             if kernels == "native":
                 raise
             _warn(progress, f"the native kernels cannot be used ({reason}); going on with torch, slower")
-    return _torch(source, config, chosen, dtype, place, threads), tokenizer, source
+    decoder = _torch(source, config, chosen, dtype, place, threads)
+    if kernels == "graphs":
+        from ventris.models.cuda_graphs import GraphedDecoder
+
+        return GraphedDecoder(decoder), tokenizer, source
+    return decoder, tokenizer, source
 
 
 def _checked(dtype: str, kernels: str, device: str, threads: int | None) -> torch.device:
@@ -87,6 +98,8 @@ def _checked(dtype: str, kernels: str, device: str, threads: int | None) -> torc
         raise BadInput(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N") from None
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"there is no GPU {device!r} here; choose --device cpu")
+    if kernels == "graphs" and place.type != "cuda":
+        raise BadInput("kernels graphs needs a GPU; choose --device cuda, or kernels auto")
     if kernels == "native" and place.type != "cpu":
         raise BadInput(f"the native kernels run on the CPU only, not on {device!r}; choose kernels torch")
     return place
@@ -109,10 +122,12 @@ def _native(
     from ventris.models.native.pack import VERSION, pack
 
     load_library()  # first, so that nothing is packed for kernels that cannot be had
+    activation_bits = 8 if dtype.endswith(_NARROW) else 16
+    dtype = dtype.removesuffix(_NARROW)
     packed = source.cache.weights_file(dtype, VERSION)
     if packed.is_file():
         try:
-            return NativeDecoder.open(packed, threads=threads)
+            return NativeDecoder.open(packed, threads, activation_bits=activation_bits)
         except BadInput as damage:
             _warn(progress, f"packing {source.name} anew: {damage}")
 
@@ -123,11 +138,11 @@ def _native(
     try:
         with written_whole(packed) as temporary:
             pack(config, source.weights, dtype, temporary, progress=tell)
-        return NativeDecoder.open(packed, threads=threads)
+        return NativeDecoder.open(packed, threads, activation_bits=activation_bits)
     except OSError as error:
         _warn(progress, f"cannot keep the packed weights of {source.name} ({error}); each start will be slow")
     try:
-        return NativeDecoder.from_weights(config, source.weights, dtype, threads)
+        return NativeDecoder.from_weights(config, source.weights, dtype, threads, activation_bits)
     except OSError as error:
         raise BadInput(
             f"there is no room for the packed weights of {source.name} ({error}); free some, "
@@ -142,9 +157,10 @@ def _torch(
     asked: str,
     place: torch.device,
     threads: int | None,
-) -> Target:
+) -> TorchDecoder:
     from ventris.models.torch_decoder import TorchDecoder
 
+    dtype = dtype.removesuffix(_NARROW)
     if dtype in _STORED_BITS:
         if asked != "auto" and source.bits != _STORED_BITS[dtype]:
             raise BadInput(
@@ -157,7 +173,7 @@ def _torch(
 
 
 def _transformers(source: ModelSource, dtype: str, kernels: str, place: torch.device) -> Target:
-    if kernels == "native" or dtype in _STORED_BITS:
+    if kernels == "native" or dtype.removesuffix(_NARROW) in _STORED_BITS:
         raise BadInput(
             f"{source.name} is of a kind that only transformers can run; choose kernels torch and "
             "dtype auto, bfloat16 or float32"

@@ -12,6 +12,7 @@ struct VentrisMatrix {
   int64_t rows;
   int64_t columns;
   int64_t kind;
+  int64_t activation_bits;  // 8 or 16, for weights in blocks
 };
 
 // Null pointers mark norms that a family does not have.

@@ -19,6 +19,7 @@ class Matrix(ctypes.Structure):
         ("rows", ctypes.c_int64),
         ("columns", ctypes.c_int64),
         ("kind", ctypes.c_int64),
+        ("activation_bits", ctypes.c_int64),
     )
 
 

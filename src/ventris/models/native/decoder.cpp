@@ -11,6 +11,10 @@ constexpr int64_t kPanelsPerTake = 4;
 // Panels of a unit of the gated product: two of the gate and two of the up projection give 32 outputs.
 constexpr int64_t kPanelsPerUnit = 4;
 
+// Several tiles pass over the same panels. The first finds the memory busy with them and the second finds it idle:
+// it fetches the panels that the worker takes next.
+int64_t panels_ahead(int64_t first_node, int64_t panels) { return first_node == kTileNodes ? panels : 0; }
+
 // Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel.
 template <class Use>
 void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64_t nodes, Use&& use) {
@@ -20,11 +24,15 @@ void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64
     for (int64_t first = 0; first < nodes; first += kTileNodes) {
       int count = (int)std::min(kTileNodes, nodes - first);
       for (int64_t panel = begin; panel < end; ++panel) {
-        matrix.multiply(panel, inputs, first / kTileNodes, count, sums);
+        matrix.multiply(panel, inputs, first / kTileNodes, count, panels_ahead(first, end - begin), sums);
         use(panel, first, count, sums);
       }
     }
   });
+}
+
+void prefetch_row(const float* row, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) prefetch(row + i);
 }
 
 // Rows of a panel that exist (the last panel may be padded).
@@ -35,12 +43,14 @@ int64_t rows_in(const Matrix& matrix, int64_t panel) {
 // Rotary embedding of one head in place: pairs (i, i + half) turn by the angle of the position.
 void rotate(const VentrisRope& rope, int64_t position, int64_t rotary_dim, float* head) {
   const int64_t half = rotary_dim / 2;
-  const float* cosines = rope.cosines + position * half;
-  const float* sines = rope.sines + position * half;
+  const float* __restrict cosines = rope.cosines + position * half;
+  const float* __restrict sines = rope.sines + position * half;
+  float* __restrict left = head;
+  float* __restrict right = head + half;
   for (int64_t i = 0; i < half; ++i) {
-    float first = head[i], second = head[i + half];
-    head[i] = first * cosines[i] - second * sines[i];
-    head[i + half] = second * cosines[i] + first * sines[i];
+    float first = left[i], second = right[i];
+    left[i] = first * cosines[i] - second * sines[i];
+    right[i] = second * cosines[i] + first * sines[i];
   }
 }
 
@@ -50,7 +60,12 @@ void put_words(bool bfloat, const float* values, int64_t count, uint32_t* to) {
     return;
   }
   uint16_t* halves = (uint16_t*)to;
-  for (int64_t i = 0; i < count; ++i) halves[i] = to_bfloat(values[i]);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Shorts rounded = to_bfloat(load(values + i));
+    std::memcpy(halves + i, &rounded, sizeof rounded);
+  }
+  for (; i < count; ++i) halves[i] = to_bfloat(values[i]);
 }
 
 // A query head ready for attention: normed, rotated and scaled, in place.
@@ -198,8 +213,11 @@ void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
     }
   });
   worker.section(nodes, nodes, [&](int64_t begin, int64_t end) {
-    for (int64_t node = begin; node < end; ++node)
-      layer.output.put_activations(memory.inputs.data(), node, 0, memory.attended.data() + node * width, width);
+    for (int64_t node = begin; node < end; ++node) {
+      const float* row = memory.attended.data() + node * width;
+      if (node + 1 < end) prefetch_row(row + width, width);
+      layer.output.put_activations(memory.inputs.data(), node, 0, row, width);
+    }
   });
   add_output(worker, layer.output, memory.inputs.data(), layer.sizes.attention_output_norm);
 }
@@ -241,12 +259,13 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
     float gate[kTileNodes][kPanelRows], up[kTileNodes][kPanelRows], gated[kTileNodes][kBlock];
     for (int64_t first = 0; first < nodes; first += kTileNodes) {
       const int count = (int)std::min(kTileNodes, nodes - first);
+      const int64_t ahead = panels_ahead(first, (end - begin) * kPanelsPerUnit);
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t outputs = std::min(kBlock, width - unit * kBlock);
         for (int64_t part = 0; part * kPanelRows < outputs; ++part) {
           const int64_t panel = kPanelsPerUnit * unit + 2 * part;
-          layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, gate);
-          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, up);
+          layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, ahead, gate);
+          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, ahead, up);
           for (int node = 0; node < count; ++node)
             store(gated[node] + part * kPanelRows, activate(activation, load(gate[node])) * load(up[node]));
         }
@@ -289,6 +308,8 @@ void Run::put_normed(Worker& worker, const float* norm, const Matrix& next) {
   worker.section(call_.nodes, call_.nodes, [&](int64_t begin, int64_t end) {
     float* row = decoder_->rows[worker.index()].data();
     for (int64_t node = begin; node < end; ++node) {
+      // Half of a row was written by other processors; ask for the next one while this one is computed.
+      if (node + 1 < end) prefetch_row(hidden_ + (node + 1) * width, width);
       rms_norm(hidden_ + node * width, norm, sizes_.norm_epsilon, width, row);
       next.put_activations(decoder_->inputs.data(), node, 0, row, width);
     }
@@ -328,7 +349,7 @@ void compute_queries(Decoder& decoder, int64_t index, int64_t position, const fl
   matrix.put_activations(inputs, 0, 0, row, sizes.hidden_size);
   for (int64_t first = 0; first < width; first += kPanelRows) {
     float sums[1][kPanelRows];
-    matrix.multiply(first / kPanelRows, inputs, 0, 1, sums);
+    matrix.multiply(first / kPanelRows, inputs, 0, 1, 0, sums);
     std::copy_n(sums[0], std::min(kPanelRows, width - first), queries + first);
   }
   for (int64_t head = 0; head < sizes.heads; ++head)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,6 +31,9 @@ MAGIC = b"VENTRIS\0"
 VERSION = 1
 ALIGNMENT = 64
 PANEL_ROWS = 16
+HUGE_PAGE = 2 * 1024 * 1024
+HUGE_PAGES_SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+COPY_BYTES = 8 * HUGE_PAGE
 DTYPES = ("float32", "bfloat16", "int8", "int4")
 
 Bytes = NDArray[np.uint8]
@@ -52,7 +58,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class PackedModel:
-    """A mapped packed file.
+    """A packed file in memory.
 
     Attributes:
         data: The whole file, uint8.
@@ -76,7 +82,10 @@ class PackedModel:
 
 
 def open_packed(path: str | os.PathLike[str]) -> PackedModel:
-    """Map a packed file.
+    """Map a packed file, or read it into huge pages where the system has them.
+
+    A forward pass reads all weights once, and with small pages spends a tenth of its time on looking up
+    where they are.
 
     Raises:
         BadInput: if it is missing, not a packed file, truncated, or of another version.
@@ -85,7 +94,34 @@ def open_packed(path: str | os.PathLike[str]) -> PackedModel:
         data: Bytes = np.memmap(path, dtype=np.uint8, mode="r")
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read the packed model {path}: {error}") from error
-    return _read_index(data, str(path))
+    model = _read_index(data, str(path))
+    if data.size > _room_for_copies():
+        return model
+    return dataclasses.replace(model, data=_copy_to_huge_pages(data))
+
+
+def _room_for_copies() -> int:
+    """Bytes that weights may take besides the file: a quarter of the free memory; 0 without huge pages."""
+    try:
+        if "never" in re.findall(r"\[(\w+)\]", HUGE_PAGES_SETTING.read_text()):
+            return 0
+        free = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return 0
+    return int(free.group(1)) * 1024 // 4 if free and hasattr(mmap, "MADV_HUGEPAGE") else 0
+
+
+def _copy_to_huge_pages(data: Bytes) -> Bytes:
+    memory = mmap.mmap(-1, data.size + HUGE_PAGE)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    room: Bytes = np.frombuffer(memory, dtype=np.uint8)
+    first = -room.ctypes.data % HUGE_PAGE
+    copy = room[first : first + data.size]
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, data.size, COPY_BYTES):
+            threads.submit(np.copyto, copy[start : start + COPY_BYTES], data[start : start + COPY_BYTES])
+    copy.flags.writeable = False
+    return copy
 
 
 def _read_index(data: Bytes, name: str) -> PackedModel:

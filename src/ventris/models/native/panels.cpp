@@ -7,8 +7,9 @@ namespace {
 
 constexpr int64_t kInt8Block = 576;
 constexpr int64_t kInt4Block = 320;
-// The memory system hides its latency only if told early what comes next, across page borders too.
-constexpr int64_t kPrefetchBytes = 2048;
+// How far ahead of the multiplication its weights are asked for. The hardware does so by itself, but stops at
+// every border of a page.
+constexpr int64_t kNearBytes = 2048;
 
 using Sums = float (*)[kPanelRows];
 
@@ -20,11 +21,11 @@ inline void store_sums(const Floats (&sum)[N], Sums out) {
 
 struct Float32Kernel {
   template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
     Floats sum[N] = {};
     const float* values = (const float*)tile;
     for (int64_t column = 0; column < columns; ++column) {
-      prefetch(panel + kPrefetchBytes);
+      prefetch(panel + ahead);
       Floats weights = load((const float*)panel);
       VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = multiply_add(weights, splat(values[node]), sum[node]);
@@ -37,11 +38,11 @@ struct Float32Kernel {
 
 struct BFloat16Kernel {
   template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
     Floats sum[N] = {};
     const uint32_t* pairs = (const uint32_t*)tile;
     for (int64_t column = 0; column < columns; column += 2) {
-      prefetch(panel + kPrefetchBytes);
+      prefetch(panel + ahead);
       Words weights = load_words(panel);
       VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = dot_pairs(sum[node], weights, pairs[node]);
@@ -52,9 +53,36 @@ struct BFloat16Kernel {
   }
 };
 
+// The products of one block: the integer dot products of its levels with each node's activations. The bytes of
+// an activation are multiplied apart and put together by shifts; integers lose nothing on the way.
+template <int Planes, int N>
+inline void dot_block(const Words (&levels)[8], const IntegerTile<Planes>& tile, Ints (&dot)[N]) {
+  // Few nodes leave registers for a chain of sums a byte, which hides the latency of a sum; many need none.
+  constexpr int kChains = N <= 4 ? Planes : 1;
+  Ints chains[kChains][N] = {};
+  VENTRIS_UNROLL
+  for (int plane = 0; plane < Planes; ++plane) {
+    Ints(&chain)[N] = chains[plane % kChains];
+    VENTRIS_UNROLL
+    for (int node = 0; node < N; ++node) chain[node] <<= plane && kChains == 1 ? 8 : 0;
+    VENTRIS_UNROLL
+    for (int group = 0; group < 8; ++group) {
+      VENTRIS_UNROLL
+      for (int node = 0; node < N; ++node)
+        chain[node] = dot_bytes(chain[node], levels[group], tile.values[plane][node][group]);
+    }
+  }
+  VENTRIS_UNROLL
+  for (int node = 0; node < N; ++node) {
+    dot[node] = chains[0][node];
+    VENTRIS_UNROLL
+    for (int chain = 1; chain < kChains; ++chain) dot[node] = (dot[node] << 8) + chains[chain][node];
+  }
+}
+
 // The end of a block: from integer products to numbers.
-template <int N>
-inline void add_block(Floats (&sum)[N], const Ints (&dot)[N], const ByteTile& tile, const uint8_t* scales) {
+template <int Planes, int N>
+inline void add_block(Floats (&sum)[N], const Ints (&dot)[N], const IntegerTile<Planes>& tile, const uint8_t* scales) {
   Floats scale = load_half(scales), offset = load_half(scales + 2 * kPanelRows);
   VENTRIS_UNROLL
   for (int node = 0; node < N; ++node) {
@@ -63,76 +91,85 @@ inline void add_block(Floats (&sum)[N], const Ints (&dot)[N], const ByteTile& ti
   }
 }
 
-struct Int8Kernel {
-  template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
-    Floats sum[N] = {};
-    const ByteTile* bytes = (const ByteTile*)tile;
-    for (int64_t block = 0; block < columns / kBlock; ++block, ++bytes, panel += kInt8Block) {
-      Ints dot[N] = {};
-      VENTRIS_UNROLL
-      for (int group = 0; group < 8; ++group) {
-        prefetch(panel + 64 * group + kPrefetchBytes);
-        Words weights = load_words(panel + 64 * group);
-        VENTRIS_UNROLL
-        for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], weights, bytes->values[node][group]);
-      }
-      prefetch(panel + 512 + kPrefetchBytes);
-      add_block(sum, dot, *bytes, panel + 512);
+struct Int8Levels {
+  static constexpr int64_t kBytes = kInt8Block;
+  static void load(const uint8_t* block, int64_t ahead, Words (&levels)[8]) {
+    VENTRIS_UNROLL
+    for (int group = 0; group < 8; ++group) {
+      prefetch(block + 64 * group + ahead);
+      levels[group] = load_words(block + 64 * group);
     }
-    store_sums(sum, out);
   }
 };
 
-struct Int4Kernel {
-  template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
-    Floats sum[N] = {};
-    const ByteTile* bytes = (const ByteTile*)tile;
+struct Int4Levels {
+  static constexpr int64_t kBytes = kInt4Block;
+  static void load(const uint8_t* block, int64_t ahead, Words (&levels)[8]) {
     const Words nibble = splat_word(0x0f0f0f0fu);
-    for (int64_t block = 0; block < columns / kBlock; ++block, ++bytes, panel += kInt4Block) {
-      Ints dot[N] = {};
-      VENTRIS_UNROLL
-      for (int group = 0; group < 4; ++group) {
-        prefetch(panel + 64 * group + kPrefetchBytes);
-        Words packed = load_words(panel + 64 * group);
-        Words low = packed & nibble, high = (packed >> 4) & nibble;
-        VENTRIS_UNROLL
-        for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], low, bytes->values[node][2 * group]);
-        VENTRIS_UNROLL
-        for (int node = 0; node < N; ++node) dot[node] = dot_bytes(dot[node], high, bytes->values[node][2 * group + 1]);
-      }
-      prefetch(panel + 256 + kPrefetchBytes);
-      add_block(sum, dot, *bytes, panel + 256);
+    VENTRIS_UNROLL
+    for (int group = 0; group < 4; ++group) {
+      prefetch(block + 64 * group + ahead);
+      Words packed = load_words(block + 64 * group);
+      levels[2 * group] = packed & nibble;
+      levels[2 * group + 1] = (packed >> 4) & nibble;
+    }
+  }
+};
+
+template <class Levels, int Planes>
+struct BlockKernel {
+  template <int N>
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
+    constexpr int64_t kScales = Levels::kBytes - 4 * kPanelRows;
+    Floats sum[N] = {};
+    const auto* activations = (const IntegerTile<Planes>*)tile;
+    for (int64_t block = 0; block < columns / kBlock; ++block, ++activations, panel += Levels::kBytes) {
+      Words levels[8];
+      Ints dot[N];
+      Levels::load(panel, ahead, levels);
+      prefetch(panel + kScales + ahead);
+      dot_block(levels, *activations, dot);
+      add_block(sum, dot, *activations, panel + kScales);
     }
     store_sums(sum, out);
   }
 };
 
 template <class Kernel>
-void dispatch(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
+void dispatch(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
   switch (nodes) {
-    case 1: return Kernel::template run<1>(panel, tile, columns, out);
-    case 2: return Kernel::template run<2>(panel, tile, columns, out);
-    case 3: return Kernel::template run<3>(panel, tile, columns, out);
-    case 4: return Kernel::template run<4>(panel, tile, columns, out);
-    case 5: return Kernel::template run<5>(panel, tile, columns, out);
-    case 6: return Kernel::template run<6>(panel, tile, columns, out);
-    case 7: return Kernel::template run<7>(panel, tile, columns, out);
-    default: return Kernel::template run<8>(panel, tile, columns, out);
+    case 1: return Kernel::template run<1>(panel, tile, columns, ahead, out);
+    case 2: return Kernel::template run<2>(panel, tile, columns, ahead, out);
+    case 3: return Kernel::template run<3>(panel, tile, columns, ahead, out);
+    case 4: return Kernel::template run<4>(panel, tile, columns, ahead, out);
+    case 5: return Kernel::template run<5>(panel, tile, columns, ahead, out);
+    case 6: return Kernel::template run<6>(panel, tile, columns, ahead, out);
+    case 7: return Kernel::template run<7>(panel, tile, columns, ahead, out);
+    default: return Kernel::template run<8>(panel, tile, columns, ahead, out);
   }
 }
 
-// Round 32 numbers to int8 with the scale amax / 127.
-void put_block(ByteTile& tile, int64_t lane, const float* values) {
+// Round 32 numbers to integers of `Planes` bytes. The largest integer is 127 in its highest byte, so that rounding
+// a lower byte up never carries past it.
+template <int Planes>
+void put_block(IntegerTile<Planes>& tile, int64_t lane, const float* values) {
+  constexpr float kLargest = Planes == 1 ? 127.0f : 127.0f * 256.0f;
   Floats low = load(values), high = load(values + kLanes);
   float amax = largest_lane(maximum(maximum(low, -low), maximum(high, -high)));
-  float to_level = amax > 0.0f ? 127.0f / amax : 0.0f;
-  Ints low_levels = round_to_int(low * to_level), high_levels = round_to_int(high * to_level);
-  Bytes bytes[2] = {to_bytes(low_levels), to_bytes(high_levels)};
-  std::memcpy(tile.values[lane], bytes, sizeof bytes);
-  tile.scales[lane] = amax / 127.0f;
-  tile.sums[lane] = amax / 127.0f * sum_lanes(to_float(low_levels + high_levels));
+  float to_integer = amax > 0.0f ? kLargest / amax : 0.0f;
+  Ints integers[2] = {round_to_int(low * to_integer), round_to_int(high * to_integer)};
+  tile.scales[lane] = amax / kLargest;
+  tile.sums[lane] = amax / kLargest * sum_lanes(to_float(integers[0] + integers[1]));
+  for (int plane = 0; plane < Planes; ++plane) {
+    const int shift = 8 * (Planes - 1 - plane);
+    Bytes bytes[2];
+    for (int half = 0; half < 2; ++half) {
+      Ints byte = shift ? (integers[half] + (1 << (shift - 1))) >> shift : integers[half];
+      integers[half] -= byte << shift;
+      bytes[half] = to_bytes(byte);
+    }
+    std::memcpy(tile.values[plane][lane], bytes, sizeof bytes);
+  }
 }
 
 // Round `count` numbers to bfloat16 pairs of adjacent columns; a missing last column counts as 0.
@@ -161,7 +198,8 @@ Matrix::Matrix(const VentrisMatrix& packed)
       bias_(packed.bias),
       rows_(packed.rows),
       columns_(packed.columns),
-      kind_((Kind)packed.kind) {}
+      kind_((Kind)packed.kind),
+      wide_activations_(packed.activation_bits == 16) {}
 
 int64_t Matrix::panel_bytes() const {
   switch (kind_) {
@@ -176,7 +214,7 @@ int64_t Matrix::tile_bytes() const {
   switch (kind_) {
     case Kind::float32: return columns_ * kTileNodes * 4;
     case Kind::bfloat16: return (columns_ + 1) / 2 * kTileNodes * 4;
-    default: return columns_ / kBlock * (int64_t)sizeof(ByteTile);
+    default: return columns_ / kBlock * (int64_t)(wide_activations_ ? sizeof(IntegerTile<2>) : sizeof(IntegerTile<1>));
   }
 }
 
@@ -191,20 +229,38 @@ void Matrix::put_activations(uint8_t* activations, int64_t node, int64_t first, 
     for (int64_t i = 0; i < count; ++i) to[i * kTileNodes] = values[i];
   } else if (kind_ == Kind::bfloat16) {
     put_pairs((uint32_t*)tile + first / 2 * kTileNodes + lane, values, count);
+  } else if (wide_activations_) {
+    auto* to = (IntegerTile<2>*)tile + first / kBlock;
+    for (int64_t i = 0; i < count; i += kBlock) put_block(*to++, lane, values + i);
   } else {
-    ByteTile* to = (ByteTile*)tile + first / kBlock;
+    auto* to = (IntegerTile<1>*)tile + first / kBlock;
     for (int64_t i = 0; i < count; i += kBlock) put_block(*to++, lane, values + i);
   }
 }
 
-void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, Sums out) const {
+template <int Planes>
+void Matrix::multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t ahead, Sums out) const {
+  if (kind_ == Kind::int8) {
+    dispatch<BlockKernel<Int8Levels, Planes>>(nodes, panel, tile, columns_, ahead, out);
+  } else {
+    dispatch<BlockKernel<Int4Levels, Planes>>(nodes, panel, tile, columns_, ahead, out);
+  }
+}
+
+void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, int64_t panels_ahead,
+                      Sums out) const {
   const uint8_t* weights = data_ + panel * panel_bytes();
   const uint8_t* values = activations + tile * tile_bytes();
+  const int64_t ahead = panels_ahead ? panels_ahead * panel_bytes() : kNearBytes;
   switch (kind_) {
-    case Kind::float32: dispatch<Float32Kernel>(nodes, weights, values, columns_, out); break;
-    case Kind::bfloat16: dispatch<BFloat16Kernel>(nodes, weights, values, columns_, out); break;
-    case Kind::int8: dispatch<Int8Kernel>(nodes, weights, values, columns_, out); break;
-    case Kind::int4: dispatch<Int4Kernel>(nodes, weights, values, columns_, out); break;
+    case Kind::float32: dispatch<Float32Kernel>(nodes, weights, values, columns_, ahead, out); break;
+    case Kind::bfloat16: dispatch<BFloat16Kernel>(nodes, weights, values, columns_, ahead, out); break;
+    default:
+      if (wide_activations_) {
+        multiply_blocks<2>(nodes, weights, values, ahead, out);
+      } else {
+        multiply_blocks<1>(nodes, weights, values, ahead, out);
+      }
   }
   if (bias_) {
     Floats bias = load(bias_ + panel * kPanelRows);

@@ -9,7 +9,8 @@
 //   int8      16 rows x 4 columns; after 32 columns follow 16 scales and 16 offsets as float16 (576 bytes a block)
 //   int4      16 rows x 8 columns, columns 0-3 in the low nibbles, 4-7 in the high ones; blocks alike (320 bytes)
 //
-// A weight of the last two is scale * level + offset. Their activations are rounded to int8 in blocks of 32 columns.
+// A weight of the last two is scale * level + offset. Their activations are rounded in blocks of 32 columns, to 8
+// bits, or to 16 bits in two bytes that are multiplied one after the other.
 //
 // Activations are kept in tiles of 8 nodes with the nodes innermost, so that a kernel finds the same column of all
 // its nodes at constant distances. A kernel takes up to 8 nodes for each load of weights; each (row, node) has an
@@ -29,11 +30,12 @@ constexpr int64_t kPanelRows = 16;
 constexpr int64_t kTileNodes = 8;
 constexpr int64_t kBlock = 32;
 
-// 32 columns of 8 nodes, rounded to int8: a number is about scale * value.
-struct ByteTile {
-  int32_t values[kTileNodes][kBlock / 4];  // four int8 in each
+// 32 columns of 8 nodes, rounded to integers of `Planes` bytes: a number is about scale * integer.
+template <int Planes>
+struct IntegerTile {
+  int32_t values[Planes][kTileNodes][kBlock / 4];  // four int8 in each; the high bytes come first
   float scales[kTileNodes];
-  float sums[kTileNodes];  // scale * sum of the values: what a weight's offset is multiplied with
+  float sums[kTileNodes];  // scale * sum of the integers: what a weight's offset is multiplied with
 };
 
 class Matrix {
@@ -45,7 +47,6 @@ class Matrix {
   int64_t columns() const { return columns_; }
   int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   const float* bias() const { return bias_; }
-  bool uses_bytes() const { return kind_ == Kind::int8 || kind_ == Kind::int4; }
 
   // Size of the activations of `nodes` nodes in this matrix's format.
   int64_t activation_bytes(int64_t nodes) const;
@@ -54,13 +55,18 @@ class Matrix {
   // unless the row ends there.
   void put_activations(uint8_t* activations, int64_t node, int64_t first, const float* values, int64_t count) const;
 
-  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included.
-  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, float (*out)[kPanelRows]) const;
+  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included. On the way the
+  // weights `panels_ahead` panels further on are fetched into the cache (0: those that come next).
+  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, int64_t panels_ahead,
+                float (*out)[kPanelRows]) const;
 
   // One row as float32 [columns].
   void read_row(int64_t row, float* to) const;
 
  private:
+  template <int Planes>
+  void multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t ahead,
+                       float (*out)[kPanelRows]) const;
   void read_blocks(const uint8_t* panel, int64_t lane, float* to) const;
   int64_t panel_bytes() const;
   int64_t tile_bytes() const;
@@ -70,6 +76,7 @@ class Matrix {
   int64_t rows_ = 0;
   int64_t columns_ = 0;
   Kind kind_ = Kind::float32;
+  bool wide_activations_ = true;  // 16 bits rather than 8, where weights come in blocks
 };
 
 }  // namespace ventris

@@ -1,0 +1,141 @@
+"""The questions of a benchmark, from a JSONL file or the built-in set."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ventris.engine.errors import BadInput
+
+Message = Mapping[str, str]
+
+UNSORTED = "prompts"
+"""Category of lines that name none."""
+
+CONVERSATION = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
+"""The categories of MT-Bench, which the papers report as one: multi-turn conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One or more turns for the model.
+
+    Exactly one of ``turns``, ``messages``, ``text`` and ``tokens`` is given.
+
+    Attributes:
+        turns: What a user says, one thing after the other; answered turn by turn.
+        messages: A conversation up to the answer that is asked for.
+        text: A text to be continued, without the chat template.
+        tokens: The same as token ids.
+    """
+
+    id: str
+    category: str
+    turns: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def rounds(self) -> int:
+        """Answers it asks for."""
+        return max(len(self.turns), 1)
+
+
+def load_questions(
+    data: str | None = None, categories: Sequence[str] = (), per_category: int | None = None
+) -> list[Question]:
+    """The questions to ask, in the order of the file.
+
+    Args:
+        data: JSONL with ``turns`` (Spec-Bench), ``prompt``, ``messages``, ``text`` or ``tokens`` in each
+            line; ``None`` for the built-in set.
+        categories: Only these; all if empty.
+        per_category: The first so many of each.
+
+    Raises:
+        BadInput: if the file cannot be read, a line is of no known form, or nothing is left.
+    """
+    if data is None:
+        from ventris.bench.builtin import QUESTIONS
+
+        questions = list(QUESTIONS)
+    else:
+        questions = _read(data)
+    known = dict.fromkeys(question.category for question in questions)
+    for category in categories:
+        if category not in known:
+            raise BadInput(f"there is no category {category!r} in the prompts; they have: {', '.join(known)}")
+    return _select(questions, categories, per_category)
+
+
+def _select(
+    questions: Iterable[Question], categories: Sequence[str], per_category: int | None
+) -> list[Question]:
+    taken: Counter[str] = Counter()
+    chosen = []
+    for question in questions:
+        wanted = not categories or question.category in categories
+        if wanted and (per_category is None or taken[question.category] < per_category):
+            taken[question.category] += 1
+            chosen.append(question)
+    return chosen
+
+
+def _read(data: str) -> list[Question]:
+    path = Path(data).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the prompts in {data}: {error}") from None
+    questions = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            place = f"line {number} of {path.name}"
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise BadInput(f"{place} is no JSON: {error}") from None
+            questions.append(read_question(entry, str(number), place))
+    if not questions:
+        raise BadInput(f"{path.name} holds no prompts; write one JSON object in each line")
+    doubled = [name for name, count in Counter(question.id for question in questions).items() if count > 1]
+    if doubled:
+        raise BadInput(f"{path.name} has two questions with the id {doubled[0]!r}")
+    return questions
+
+
+def read_question(entry: Any, fallback_id: str, place: str) -> Question:
+    """A question out of one line of a file.
+
+    Raises:
+        BadInput: naming the place and what is wrong there.
+    """
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{place} is no JSON object with a prompt")
+    name = str(entry.get("question_id", entry.get("id", fallback_id)))
+    category = str(entry.get("category", UNSORTED))
+    if "turns" in entry:
+        turns = entry["turns"]
+        if not isinstance(turns, list) or not turns or not all(_text(turn) for turn in turns):
+            raise BadInput(f"{place}: turns must be a list of texts")
+        return Question(name, category, turns=tuple(turns))
+    if _text(entry.get("prompt")):
+        return Question(name, category, turns=(entry["prompt"],))
+    if _text(entry.get("text")):
+        return Question(name, category, text=entry["text"])
+    messages = entry.get("messages")
+    if isinstance(messages, list) and messages and all(isinstance(item, Mapping) for item in messages):
+        return Question(name, category, messages=tuple(messages))
+    tokens = entry.get("tokens")
+    if isinstance(tokens, list) and tokens and all(type(item) is int and item >= 0 for item in tokens):
+        return Question(name, category, tokens=tuple(tokens))
+    raise BadInput(f"{place} has no prompt; give turns, prompt, messages, text or tokens")
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
