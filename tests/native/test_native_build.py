@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_decoders import (
@@ -22,6 +23,7 @@ from tiny_decoders import (
 )
 
 import ventris.models.native.decoder as decoder_module
+import ventris.models.native.pack as pack_module
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 from ventris.models.native import NativeDecoder, NativeUnavailable, pack
@@ -33,7 +35,9 @@ def packed(tmp_path: Path) -> Path:
     return pack(LLAMA, random_weights(LLAMA), "int4", tmp_path / "model.ventris")
 
 
-@pytest.mark.parametrize("flags", [("-DVENTRIS_PORTABLE", "-O1"), ("-march=x86-64-v3", "-O1")], ids=["portable", "avx2"])
+@pytest.mark.parametrize(
+    "flags", [("-DVENTRIS_PORTABLE", "-O1"), ("-march=x86-64-v3", "-O1")], ids=["portable", "avx2"]
+)
 def test_other_instruction_sets_agree(flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         library = load_library(flags)
@@ -61,6 +65,18 @@ def test_it_is_a_target(packed: Path) -> None:
     assert model.cache_dtype == torch.bfloat16
     assert model.threads >= 1
     assert NativeDecoder.open(packed, context_length=9).context_length == 9
+
+
+def test_mapped_and_copied_weights_are_the_same(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = random_tokens(LLAMA, 9)
+    results = []
+    for room in (0, 1 << 40):
+        monkeypatch.setattr(pack_module, "_room_for_copies", lambda room=room: room)
+        model = pack_module.open_packed(packed)
+        assert isinstance(model.data, np.memmap) == (room == 0)
+        assert not model.data.flags.writeable
+        results.append(prefill(NativeDecoder(model.config, model), tokens)[1])
+    assert torch.equal(*results)
 
 
 def test_progress_counts_every_tensor(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def check_drafter(drafter: Drafter, target: Target | None = None) -> None:
             drafted = [c.tokens for c in run(target, Greedy(), watched, prompts=prompts, end_ids=ends)]
             if plain != drafted:
                 raise ContractBroken("greedy output with the drafter differs from output without it")
-    seeded = {"temperature": 1.0, "seed": 11}
+    seeded: dict[str, Any] = {"temperature": 1.0, "seed": 11}
     if (
         run(target, Coupled(), None, **seeded)[0].tokens
         != run(target, Coupled(), watched, **seeded)[0].tokens
@@ -160,7 +160,8 @@ def check_guide(make_guide: Callable[[], Guide], target: Target | None = None) -
     _require_attributes(guide, Guide, ("name", "masks"), ("start",))
     draft = DraftModel(ToyTarget(12, memory=2, sharpness=5.0, blend=(9, 0.4)), width=3, samples=0)
     for drafter in (NGram(), draft):
-        for settings in ({}, {"temperature": 1.0, "seed": 5}):
+        choices: list[dict[str, Any]] = [{}, {"temperature": 1.0, "seed": 5}]
+        for settings in choices:
             verifier = Coupled() if settings else Greedy()
             plain = run(target, verifier, None, [make_guide()], **settings)[0].tokens
             for prompts in ([PROMPT], [[4, 5], PROMPT]):

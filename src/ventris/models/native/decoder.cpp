@@ -11,10 +11,6 @@ constexpr int64_t kPanelsPerTake = 4;
 // Panels of a unit of the gated product: two of the gate and two of the up projection give 32 outputs.
 constexpr int64_t kPanelsPerUnit = 4;
 
-// Several tiles pass over the same panels. The first finds the memory busy with them and the second finds it idle:
-// it fetches the panels that the worker takes next.
-int64_t panels_ahead(int64_t first_node, int64_t panels) { return first_node == kTileNodes ? panels : 0; }
-
 // Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel.
 template <class Use>
 void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64_t nodes, Use&& use) {
@@ -24,7 +20,7 @@ void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64
     for (int64_t first = 0; first < nodes; first += kTileNodes) {
       int count = (int)std::min(kTileNodes, nodes - first);
       for (int64_t panel = begin; panel < end; ++panel) {
-        matrix.multiply(panel, inputs, first / kTileNodes, count, panels_ahead(first, end - begin), sums);
+        matrix.multiply(panel, inputs, first / kTileNodes, count, sums);
         use(panel, first, count, sums);
       }
     }
@@ -259,13 +255,12 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
     float gate[kTileNodes][kPanelRows], up[kTileNodes][kPanelRows], gated[kTileNodes][kBlock];
     for (int64_t first = 0; first < nodes; first += kTileNodes) {
       const int count = (int)std::min(kTileNodes, nodes - first);
-      const int64_t ahead = panels_ahead(first, (end - begin) * kPanelsPerUnit);
       for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t outputs = std::min(kBlock, width - unit * kBlock);
         for (int64_t part = 0; part * kPanelRows < outputs; ++part) {
           const int64_t panel = kPanelsPerUnit * unit + 2 * part;
-          layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, ahead, gate);
-          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, ahead, up);
+          layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, gate);
+          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, up);
           for (int node = 0; node < count; ++node)
             store(gated[node] + part * kPanelRows, activate(activation, load(gate[node])) * load(up[node]));
         }
@@ -349,7 +344,7 @@ void compute_queries(Decoder& decoder, int64_t index, int64_t position, const fl
   matrix.put_activations(inputs, 0, 0, row, sizes.hidden_size);
   for (int64_t first = 0; first < width; first += kPanelRows) {
     float sums[1][kPanelRows];
-    matrix.multiply(first / kPanelRows, inputs, 0, 1, 0, sums);
+    matrix.multiply(first / kPanelRows, inputs, 0, 1, sums);
     std::copy_n(sums[0], std::min(kPanelRows, width - first), queries + first);
   }
   for (int64_t head = 0; head < sizes.heads; ++head)

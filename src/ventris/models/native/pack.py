@@ -112,7 +112,8 @@ def _room_for_copies() -> int:
 
 
 def _copy_to_huge_pages(data: Bytes) -> Bytes:
-    memory = mmap.mmap(-1, data.size + HUGE_PAGE)
+    # Private memory: what could be shared with other processes gets small pages.
+    memory = mmap.mmap(-1, data.size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     room: Bytes = np.frombuffer(memory, dtype=np.uint8)
     first = -room.ctypes.data % HUGE_PAGE

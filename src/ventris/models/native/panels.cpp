@@ -8,8 +8,8 @@ namespace {
 constexpr int64_t kInt8Block = 576;
 constexpr int64_t kInt4Block = 320;
 // How far ahead of the multiplication its weights are asked for. The hardware does so by itself, but stops at
-// every border of a page.
-constexpr int64_t kNearBytes = 2048;
+// every border of a small page.
+constexpr int64_t kAhead = 4096;
 
 using Sums = float (*)[kPanelRows];
 
@@ -21,11 +21,11 @@ inline void store_sums(const Floats (&sum)[N], Sums out) {
 
 struct Float32Kernel {
   template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
     Floats sum[N] = {};
     const float* values = (const float*)tile;
     for (int64_t column = 0; column < columns; ++column) {
-      prefetch(panel + ahead);
+      prefetch(panel + kAhead);
       Floats weights = load((const float*)panel);
       VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = multiply_add(weights, splat(values[node]), sum[node]);
@@ -38,11 +38,11 @@ struct Float32Kernel {
 
 struct BFloat16Kernel {
   template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
     Floats sum[N] = {};
     const uint32_t* pairs = (const uint32_t*)tile;
     for (int64_t column = 0; column < columns; column += 2) {
-      prefetch(panel + ahead);
+      prefetch(panel + kAhead);
       Words weights = load_words(panel);
       VENTRIS_UNROLL
       for (int node = 0; node < N; ++node) sum[node] = dot_pairs(sum[node], weights, pairs[node]);
@@ -93,10 +93,10 @@ inline void add_block(Floats (&sum)[N], const Ints (&dot)[N], const IntegerTile<
 
 struct Int8Levels {
   static constexpr int64_t kBytes = kInt8Block;
-  static void load(const uint8_t* block, int64_t ahead, Words (&levels)[8]) {
+  static void load(const uint8_t* block, Words (&levels)[8]) {
     VENTRIS_UNROLL
     for (int group = 0; group < 8; ++group) {
-      prefetch(block + 64 * group + ahead);
+      prefetch(block + 64 * group + kAhead);
       levels[group] = load_words(block + 64 * group);
     }
   }
@@ -104,11 +104,11 @@ struct Int8Levels {
 
 struct Int4Levels {
   static constexpr int64_t kBytes = kInt4Block;
-  static void load(const uint8_t* block, int64_t ahead, Words (&levels)[8]) {
+  static void load(const uint8_t* block, Words (&levels)[8]) {
     const Words nibble = splat_word(0x0f0f0f0fu);
     VENTRIS_UNROLL
     for (int group = 0; group < 4; ++group) {
-      prefetch(block + 64 * group + ahead);
+      prefetch(block + 64 * group + kAhead);
       Words packed = load_words(block + 64 * group);
       levels[2 * group] = packed & nibble;
       levels[2 * group + 1] = (packed >> 4) & nibble;
@@ -119,15 +119,15 @@ struct Int4Levels {
 template <class Levels, int Planes>
 struct BlockKernel {
   template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
+  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
     constexpr int64_t kScales = Levels::kBytes - 4 * kPanelRows;
     Floats sum[N] = {};
     const auto* activations = (const IntegerTile<Planes>*)tile;
     for (int64_t block = 0; block < columns / kBlock; ++block, ++activations, panel += Levels::kBytes) {
       Words levels[8];
       Ints dot[N];
-      Levels::load(panel, ahead, levels);
-      prefetch(panel + kScales + ahead);
+      Levels::load(panel, levels);
+      prefetch(panel + kScales + kAhead);
       dot_block(levels, *activations, dot);
       add_block(sum, dot, *activations, panel + kScales);
     }
@@ -136,16 +136,16 @@ struct BlockKernel {
 };
 
 template <class Kernel>
-void dispatch(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t columns, int64_t ahead, Sums out) {
+void dispatch(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
   switch (nodes) {
-    case 1: return Kernel::template run<1>(panel, tile, columns, ahead, out);
-    case 2: return Kernel::template run<2>(panel, tile, columns, ahead, out);
-    case 3: return Kernel::template run<3>(panel, tile, columns, ahead, out);
-    case 4: return Kernel::template run<4>(panel, tile, columns, ahead, out);
-    case 5: return Kernel::template run<5>(panel, tile, columns, ahead, out);
-    case 6: return Kernel::template run<6>(panel, tile, columns, ahead, out);
-    case 7: return Kernel::template run<7>(panel, tile, columns, ahead, out);
-    default: return Kernel::template run<8>(panel, tile, columns, ahead, out);
+    case 1: return Kernel::template run<1>(panel, tile, columns, out);
+    case 2: return Kernel::template run<2>(panel, tile, columns, out);
+    case 3: return Kernel::template run<3>(panel, tile, columns, out);
+    case 4: return Kernel::template run<4>(panel, tile, columns, out);
+    case 5: return Kernel::template run<5>(panel, tile, columns, out);
+    case 6: return Kernel::template run<6>(panel, tile, columns, out);
+    case 7: return Kernel::template run<7>(panel, tile, columns, out);
+    default: return Kernel::template run<8>(panel, tile, columns, out);
   }
 }
 
@@ -239,27 +239,25 @@ void Matrix::put_activations(uint8_t* activations, int64_t node, int64_t first, 
 }
 
 template <int Planes>
-void Matrix::multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t ahead, Sums out) const {
+void Matrix::multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, Sums out) const {
   if (kind_ == Kind::int8) {
-    dispatch<BlockKernel<Int8Levels, Planes>>(nodes, panel, tile, columns_, ahead, out);
+    dispatch<BlockKernel<Int8Levels, Planes>>(nodes, panel, tile, columns_, out);
   } else {
-    dispatch<BlockKernel<Int4Levels, Planes>>(nodes, panel, tile, columns_, ahead, out);
+    dispatch<BlockKernel<Int4Levels, Planes>>(nodes, panel, tile, columns_, out);
   }
 }
 
-void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, int64_t panels_ahead,
-                      Sums out) const {
+void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, Sums out) const {
   const uint8_t* weights = data_ + panel * panel_bytes();
   const uint8_t* values = activations + tile * tile_bytes();
-  const int64_t ahead = panels_ahead ? panels_ahead * panel_bytes() : kNearBytes;
   switch (kind_) {
-    case Kind::float32: dispatch<Float32Kernel>(nodes, weights, values, columns_, ahead, out); break;
-    case Kind::bfloat16: dispatch<BFloat16Kernel>(nodes, weights, values, columns_, ahead, out); break;
+    case Kind::float32: dispatch<Float32Kernel>(nodes, weights, values, columns_, out); break;
+    case Kind::bfloat16: dispatch<BFloat16Kernel>(nodes, weights, values, columns_, out); break;
     default:
       if (wide_activations_) {
-        multiply_blocks<2>(nodes, weights, values, ahead, out);
+        multiply_blocks<2>(nodes, weights, values, out);
       } else {
-        multiply_blocks<1>(nodes, weights, values, ahead, out);
+        multiply_blocks<1>(nodes, weights, values, out);
       }
   }
   if (bias_) {

@@ -55,18 +55,15 @@ class Matrix {
   // unless the row ends there.
   void put_activations(uint8_t* activations, int64_t node, int64_t first, const float* values, int64_t count) const;
 
-  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included. On the way the
-  // weights `panels_ahead` panels further on are fetched into the cache (0: those that come next).
-  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, int64_t panels_ahead,
-                float (*out)[kPanelRows]) const;
+  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included.
+  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, float (*out)[kPanelRows]) const;
 
   // One row as float32 [columns].
   void read_row(int64_t row, float* to) const;
 
  private:
   template <int Planes>
-  void multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t ahead,
-                       float (*out)[kPanelRows]) const;
+  void multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* tile, float (*out)[kPanelRows]) const;
   void read_blocks(const uint8_t* panel, int64_t lane, float* to) const;
   int64_t panel_bytes() const;
   int64_t tile_bytes() const;
