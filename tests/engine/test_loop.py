@@ -430,3 +430,36 @@ def test_pruned_drafts_change_nothing_but_the_work(samples: int) -> None:
     pruned = run(TARGET, verifier, draft, [Cycle(prunes=True)], tokens=30, **settings_)[0]
     assert pruned.tokens == plain.tokens
     assert pruned.stats.drafted < plain.stats.drafted
+
+
+def test_memory_that_runs_out_in_the_middle_of_a_step_costs_one_request_at_most() -> None:
+    """Draft and guide models grow beside the target; the youngest request gives way, the others stay exact."""
+    row = 2 * 8
+    refused = 0
+    for rows in range(260, 420, 20):
+        engine = Engine(TARGET, max_batch=4, ledger=MemoryLedger(limit=row * rows))
+        completions = [
+            engine.add(
+                Request(
+                    [1, 2, n],
+                    Greedy(),
+                    Fixed(),
+                    max_new_tokens=40,
+                    drafter=DraftModel(DRAFT, width=3, samples=0),
+                    guides=[Amateur(DRAFT)],
+                    share_prefix=False,
+                )
+            )
+            for n in range(1, 4)
+        ]
+        list(engine.run())
+        for n, completion in enumerate(completions, start=1):
+            if completion.finish_reason == "error":
+                refused += 1
+                assert "budget" in (completion.error or "")
+            else:
+                expected = run(TARGET, Greedy(), None, [Amateur(DRAFT)], [[1, 2, n]], tokens=40)[0]
+                assert completion.tokens == expected.tokens
+        assert engine.ledger.peak <= row * rows
+        assert engine.ledger.total == 0
+    assert refused > 0

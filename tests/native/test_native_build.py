@@ -23,11 +23,11 @@ from tiny_decoders import (
 )
 
 import ventris.models.native.decoder as decoder_module
-import ventris.models.native.pack as pack_module
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 from ventris.models.native import NativeDecoder, NativeUnavailable, pack
 from ventris.models.native.build import build, load_library
+from ventris.models.native.pack import open_packed
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_mapped_and_copied_weights_are_the_same(packed: Path, monkeypatch: pytes
     tokens = random_tokens(LLAMA, 9)
     results = []
     for room in (0, 1 << 40):
-        monkeypatch.setattr(pack_module, "_room_for_copies", lambda room=room: room)
-        model = pack_module.open_packed(packed)
+        monkeypatch.setitem(open_packed.__globals__, "_room_for_copies", lambda room=room: room)
+        model = open_packed(packed)
         assert isinstance(model.data, np.memmap) == (room == 0)
         assert not model.data.flags.writeable
         results.append(prefill(NativeDecoder(model.config, model), tokens)[1])

@@ -100,6 +100,8 @@ class DraftModel:
     def _begin(self, job: DraftJob) -> _Growth:
         tree = TokenTree([job.root], [-1], [1.0], self.name)
         stream: Stream = job.state
+        # A step that was given up may have left a half-grown draft behind.
+        stream.discard()
         room = self.model.context_length - stream.cache.length - len(stream.pending)
         fits = min(job.budget.depth, job.budget.nodes, room) > 0 and min(stream.pending) >= 0
         return _Growth(job, tree, [0] if fits else [], {0: self.samples}, [], [0])
@@ -163,3 +165,7 @@ class DraftModel:
         if commit.tree is None or commit.next_token is None:
             return
         state.advance(commit.tree, commit.path, commit.next_token)
+
+    def finish(self, state: Any) -> None:
+        """Give the draft model's cache back."""
+        state.cache.release()

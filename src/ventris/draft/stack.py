@@ -42,3 +42,9 @@ class Stack:
     def observe(self, state: list[Any], commit: Commit) -> None:
         for drafter, own in zip(self.drafters, state, strict=True):
             drafter.observe(own, commit)
+
+    def finish(self, state: list[Any]) -> None:
+        """Tell those drafters that want to know."""
+        for drafter, own in zip(self.drafters, state, strict=True):
+            if hasattr(drafter, "finish"):
+                drafter.finish(own)

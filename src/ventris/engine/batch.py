@@ -149,9 +149,9 @@ class Engine:
             self.draft_seconds,
         )
         drafting = perf_counter()
-        trees = draft(deciding, load, self._measured)
-        scoring = perf_counter()
         try:
+            trees = draft(deciding, load, self._measured)
+            scoring = perf_counter()
             scored, read = score(deciding, trees, reading, self.chunk)
         except MemoryError as error:
             return [*events, *self._give_way(error)]
@@ -254,7 +254,8 @@ class Engine:
         """End the request at the head of the queue, which cannot be started."""
         _, completion, _ = self._waiting.popleft()
         completion.finish_reason = "error"
-        completion.error, completion.exception = str(error), error
+        # Without its traceback, which would keep caches alive.
+        completion.error, completion.exception = str(error), error.with_traceback(None)
         return Event(completion, [], "", [], True)
 
     def _prefix_is_coming(self, request: Request) -> bool:
@@ -338,12 +339,15 @@ class Engine:
         """Free memory in the middle of a step: kept prefixes first, then the youngest request."""
         for running in self.running:
             running.stream.discard()
+            for _, state in running.guides:
+                for stream in getattr(state, "streams", ()):
+                    stream.discard()
         if self.prefixes.shrink():
             return []
         return [self._fail(self.running[-1], error)]
 
     def _fail(self, running: Running, error: Exception) -> Event:
-        running.completion.error, running.completion.exception = str(error), error
+        running.completion.error, running.completion.exception = str(error), error.with_traceback(None)
         self._finish(running, "error")
         return Event(running.completion, [], "", [], True)
 
@@ -365,6 +369,9 @@ class Engine:
         for _, state in running.guides:
             for stream in getattr(state, "streams", ()):
                 stream.cache.release()
+        finish = getattr(running.request.drafter, "finish", None)
+        if finish is not None:
+            finish(running.draft_state)
 
 
 def _masks(guide: object) -> bool:

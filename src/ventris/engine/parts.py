@@ -124,6 +124,8 @@ class Drafter(Protocol):
         shape: ``"chain"`` if every tree it proposes is a single path, else ``"tree"``.
         draws: True if it samples its tokens and records ``draft_probs``; false for point-mass drafts.
         taps: Target layers whose hidden rows it wants in :class:`Commit`.
+
+    An optional method ``finish(state)`` is called when the request ends, to give memory back.
     """
 
     name: str

@@ -7,9 +7,6 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from ventris.engine.randomness import Purpose
-from ventris.engine.walk import Walk
-
 Outcome = TypeVar("Outcome", bound=Hashable)
 
 
@@ -57,8 +54,3 @@ def enumerate_outcomes(run: Callable[[ScriptedRandomness], Outcome]) -> dict[Out
         if not script:
             return law
         script[-1] += 1
-
-
-def script_draws(walk: Walk, random: ScriptedRandomness) -> None:
-    """Make every draw of a walk come from ``random``."""
-    walk.randomness = lambda purpose=Purpose.TARGET: random  # type: ignore[method-assign,assignment]

@@ -5,21 +5,18 @@
 namespace ventris {
 namespace {
 
-// Panels that one worker takes at once when there are several tiles of nodes: few enough that the panels stay in
-// the first-level cache while the tiles pass over them.
-constexpr int64_t kPanelsPerTake = 4;
 // Panels of a unit of the gated product: two of the gate and two of the up projection give 32 outputs.
 constexpr int64_t kPanelsPerUnit = 4;
 
-// Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel.
+// Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel. All nodes pass
+// over a panel while it is in the first-level cache.
 template <class Use>
 void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64_t nodes, Use&& use) {
-  const int64_t most = nodes > kTileNodes ? kPanelsPerTake : matrix.panels();
-  worker.section(matrix.panels(), most, [&](int64_t begin, int64_t end) {
+  worker.section(matrix.panels(), matrix.panels(), [&](int64_t begin, int64_t end) {
     float sums[kTileNodes][kPanelRows];
-    for (int64_t first = 0; first < nodes; first += kTileNodes) {
-      int count = (int)std::min(kTileNodes, nodes - first);
-      for (int64_t panel = begin; panel < end; ++panel) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      for (int64_t first = 0; first < nodes; first += kTileNodes) {
+        int count = (int)std::min(kTileNodes, nodes - first);
         matrix.multiply(panel, inputs, first / kTileNodes, count, sums);
         use(panel, first, count, sums);
       }
@@ -250,13 +247,12 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
   const auto activation = (Activation)sizes_.activation;
   // A unit is 32 outputs, so that their rounding to int8 for the down projection is the unit's own affair.
   const int64_t units = (width + kBlock - 1) / kBlock;
-  const int64_t most = nodes > kTileNodes ? kPanelsPerTake / kPanelsPerUnit : units;
-  worker.section(units, most, [&](int64_t begin, int64_t end) {
+  worker.section(units, units, [&](int64_t begin, int64_t end) {
     float gate[kTileNodes][kPanelRows], up[kTileNodes][kPanelRows], gated[kTileNodes][kBlock];
-    for (int64_t first = 0; first < nodes; first += kTileNodes) {
-      const int count = (int)std::min(kTileNodes, nodes - first);
-      for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t outputs = std::min(kBlock, width - unit * kBlock);
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t outputs = std::min(kBlock, width - unit * kBlock);
+      for (int64_t first = 0; first < nodes; first += kTileNodes) {
+        const int count = (int)std::min(kTileNodes, nodes - first);
         for (int64_t part = 0; part * kPanelRows < outputs; ++part) {
           const int64_t panel = kPanelsPerUnit * unit + 2 * part;
           layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, gate);
