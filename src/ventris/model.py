@@ -251,7 +251,7 @@ class Model:
     @cached_property
     def workshop(self) -> Workshop:
         """What parts are built with."""
-        return Workshop(self.target, self._load_target, self.cost_curve)
+        return Workshop(self.target, self._load_target, self.cost_curve, self.tokenizer)
 
     def cost_curve(
         self, again: bool = False, progress: Callable[[str, float | None], None] | None = None

@@ -433,7 +433,7 @@ def test_pruned_drafts_change_nothing_but_the_work(samples: int) -> None:
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_step_costs_one_request_at_most() -> None:
-    """Draft and guide models grow beside the target; the youngest request gives way, the others stay exact."""
+    """Draft and guide models grow beside the target; the youngest gives way, the others stay exact."""
     row = 2 * 8
     refused = 0
     for rows in range(260, 420, 20):

@@ -1,7 +1,9 @@
 """Drafters: what may come next?"""
 
+from ventris.draft.hydra import Hydra
+from ventris.draft.medusa import Medusa
 from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 
-__all__ = ["DraftModel", "NGram", "Stack"]
+__all__ = ["DraftModel", "Hydra", "Medusa", "NGram", "Stack"]

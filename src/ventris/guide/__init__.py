@@ -1,0 +1,23 @@
+"""Guides: what the distribution should be instead of the target's own."""
+
+from ventris.guide.choice import Choice
+from ventris.guide.format import Format
+from ventris.guide.grammar import Grammar
+from ventris.guide.hard import HardGuide
+from ventris.guide.json_schema import Json, JsonSchema
+from ventris.guide.limits import GuideStopped, Limits
+from ventris.guide.regex import Regex
+from ventris.guide.words import Words
+
+__all__ = [
+    "Choice",
+    "Format",
+    "Grammar",
+    "GuideStopped",
+    "HardGuide",
+    "Json",
+    "JsonSchema",
+    "Limits",
+    "Regex",
+    "Words",
+]

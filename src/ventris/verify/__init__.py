@@ -4,5 +4,6 @@ from ventris.verify.block import Block
 from ventris.verify.match import Coupled, Greedy, PointMass
 from ventris.verify.rejection import Rejection
 from ventris.verify.synthetic import Synthetic
+from ventris.verify.typical import Typical
 
-__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "Synthetic"]
+__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "Synthetic", "Typical"]

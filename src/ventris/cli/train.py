@@ -1,0 +1,113 @@
+"""``ventris train``: draft heads for a target, from its own answers."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ventris.cli.command_options import with_options
+from ventris.cli.option_fields import option_fields
+from ventris.cli.streams import console, error_console
+from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings, read_settings
+
+if TYPE_CHECKING:
+    from ventris.train.texts import Progress
+    from ventris.train.trainer import Trained
+
+SHAPE = ("shortlist", "own_rows", "heads", "layers", "variant", "prefix", "dropout")
+PLACES = ("model", "data", "out", "cache", "device", "threads")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command with one subcommand for each method."""
+    group = typer.Typer(
+        no_args_is_help=True, help="Train a drafter for a target, from the target's own answers."
+    )
+    for command, settings in ((medusa, MedusaSettings), (hydra, HydraSettings)):
+        fields = tuple(option_fields(settings, _panel))
+        group.command(command.__name__)(
+            with_options(command, "settings", fields, (), partial(_read, settings))
+        )
+    app.add_typer(group, name="train")
+
+
+def medusa(settings: MedusaSettings) -> None:
+    """Medusa heads: K guesses from one hidden row, independent of each other."""
+    from ventris.train.run import train_medusa
+
+    _run(train_medusa, settings)
+
+
+def hydra(settings: HydraSettings) -> None:
+    """Hydra and Hydra++ heads: each guess sees the guesses before it."""
+    from ventris.train.run import train_hydra
+
+    _run(train_hydra, settings)
+
+
+def _run(run: Callable[..., Trained], settings: TrainSettings) -> None:
+    command = shlex.join(["ventris", *sys.argv[1:]])
+    with _progress() as progress:
+        trained = run(settings, progress, command)
+    shares = " ".join(f"{share:.3f}" for share in trained.acceptance)
+    console().print(f"held-out acceptance by depth: {shares}", highlight=False)
+    error_console().print(f"the checkpoint is in {settings.out}", style="dim", markup=False, soft_wrap=True)
+
+
+def _read(model: type[TrainSettings], given: Mapping[str, Any]) -> TrainSettings:
+    return read_settings(model, given)
+
+
+def _panel(key: str) -> str:
+    if key in PLACES:
+        return "Places"
+    return "Drafter" if key in SHAPE else "Training"
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A moving bar on a terminal, a line for each phase and tenth elsewhere."""
+    if not sys.stderr.isatty():
+        yield _TenthsAsLines()
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=error_console(), refresh_per_second=2) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def told(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield told
+
+
+class _TenthsAsLines:
+    def __init__(self) -> None:
+        self.said: tuple[str, int] | None = None
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        phase = what.partition(":")[0]
+        tenth = (phase, 10 * done // total if total else 0)
+        if tenth != self.said:
+            self.said = tenth
+            print(f"ventris: {what} ({done} of {total})", file=sys.stderr)

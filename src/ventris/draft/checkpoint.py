@@ -1,0 +1,153 @@
+"""Checkpoints of trained drafters: a folder with ``model.safetensors``, ``config.json`` and ``README.md``.
+
+Nothing is unpickled. ``config.json`` names the method, the target (see :class:`TargetSketch`), the sizes of
+the network and what was measured on held-out text; a checkpoint of another target or of another shape is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ventris.draft.target_sketch import TargetSketch
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Target
+from ventris.models.cache_folder import written_whole
+
+FORMAT = 1
+"""Raised when the meaning of a field changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadCheckpoint:
+    """What was trained, for which target, and how well it does.
+
+    Attributes:
+        method: ``"medusa"``, ``"hydra"``, …
+        sizes: What the method's network is built from.
+        measured: Acceptance on held-out text, in the form that the method's tree is made from.
+        tensors: The trained weights, and what the network reads of the target's head.
+        training: How it was made, for people.
+    """
+
+    method: str
+    target: TargetSketch
+    sizes: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; a reader sees a complete checkpoint or none."""
+        config = {
+            "format": FORMAT,
+            "method": self.method,
+            "target": asdict(self.target),
+            "sizes": dict(self.sizes),
+            "measured": dict(self.measured),
+            "training": dict(self.training),
+        }
+        with written_whole(folder / "model.safetensors") as temporary:
+            temporary.write_bytes(save({name: t.contiguous().cpu() for name, t in self.tensors.items()}))
+        # Last, because without a config.json a folder is no checkpoint.
+        with written_whole(folder / "config.json") as temporary:
+            temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, method: str) -> HeadCheckpoint:
+        """Read a folder.
+
+        Raises:
+            BadInput: if it is no checkpoint of this method, or damaged.
+        """
+        config = read_config(folder)
+        if config["method"] != method:
+            raise BadInput(f"{folder} holds a {config['method']!r} checkpoint, not one of {method!r}")
+        try:
+            tensors = load_file(folder / "model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"cannot read {folder / 'model.safetensors'}: {error}") from None
+        return cls(
+            method,
+            TargetSketch.read(config["target"]),
+            config["sizes"],
+            config["measured"],
+            tensors,
+            config["training"],
+        )
+
+    def fill(self, network: nn.Module) -> None:
+        """Load the tensors into the network they belong to; every one must be there and fit.
+
+        Raises:
+            BadInput: naming the first tensor that is missing, left over, or of another shape.
+        """
+        expected = network.state_dict()
+        for name in sorted(expected.keys() ^ self.tensors.keys()):
+            fault = "is missing from" if name in expected else "does not belong in"
+            raise BadInput(f"the tensor {name} {fault} this {self.method} checkpoint; it is damaged")
+        for name, tensor in expected.items():
+            if tensor.shape != self.tensors[name].shape:
+                raise BadInput(
+                    f"the tensor {name} of this {self.method} checkpoint has the shape "
+                    f"{list(self.tensors[name].shape)} in place of {list(tensor.shape)}"
+                )
+        network.load_state_dict({name: self.tensors[name].to(t.dtype) for name, t in expected.items()})
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The checked ``config.json`` of a checkpoint.
+
+    Raises:
+        BadInput: if there is none, or it is not one of ours.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        wanted = {"format", "method", "target", "sizes", "measured", "training"}
+        if not isinstance(config, dict) or not wanted <= config.keys():
+            raise ValueError("it does not describe a drafter")
+        if config["format"] != FORMAT:
+            raise ValueError(f"it has format {config['format']}, this Ventris reads format {FORMAT}")
+        TargetSketch.read(config["target"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadInput(f"{folder} is no checkpoint of a drafter: {error}") from None
+    return config
+
+
+def find_checkpoint(method: str, target: Target, named: str | None = None) -> Path:
+    """The folder to load: the one named, or the one shipped for this target.
+
+    Shipped ones lie in ``checkpoints/<target>/<method>/``, inside the package or at the top of a source tree.
+    They are recognised by their sketch of the target, so its name does not matter.
+
+    Raises:
+        BadInput: if there is none.
+    """
+    if named:
+        return Path(named).expanduser()
+    here = TargetSketch.of(target)
+    for folder in _shipped(method):
+        if not TargetSketch.read(read_config(folder)["target"]).difference(here):
+            return folder
+    raise BadInput(
+        f"no {method} checkpoint comes with Ventris for this target; train one with "
+        f"'ventris train {method}' and give its folder, as {method}:FOLDER"
+    )
+
+
+def _shipped(method: str) -> Iterator[Path]:
+    for root in _roots():
+        yield from (path.parent for path in sorted(root.glob(f"checkpoints/*/{method}/config.json")))
+
+
+def _roots() -> list[Path]:
+    package = Path(__file__).resolve().parents[1]
+    return [package, package.parents[1]]

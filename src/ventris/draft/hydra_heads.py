@@ -1,0 +1,129 @@
+"""The network of Hydra and Hydra++, for training and packed for drafting; see :mod:`ventris.draft.hydra`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ventris.draft.prefix_attention import CachedPrefix, PrefixAttention, PrefixSizes
+from ventris.draft.vocabulary_head import PackedRows, RowsKind, VocabularyHead, drafting_dtype
+from ventris.models.torch_decoder import Linear
+
+
+class HydraHeads(nn.Module):
+    """The network, as it is trained and stored.
+
+    Args:
+        heads: K, tokens guessed after the one that the target itself predicts.
+        hidden: Width d of the target.
+        shortlist: Number of listed tokens.
+        rows: Where the vocabulary rows come from.
+        layers: Layers of each head; 1 for plain Hydra, 4 for Hydra++.
+        prefix: Sizes of P; ``None`` for plain Hydra.
+        dropout: Share of a layer's input dropped in training.
+        norm_eps: Epsilon of the target's final norm.
+        embedding_scale: What the target multiplies its embeddings with; matters to tied rows only.
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        hidden: int,
+        shortlist: int,
+        rows: RowsKind,
+        layers: int = 1,
+        prefix: dict[str, Any] | None = None,
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+        embedding_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.sizes: dict[str, Any] = {
+            "heads": heads,
+            "hidden": hidden,
+            "shortlist": shortlist,
+            "rows": rows,
+            "layers": layers,
+            "prefix": prefix,
+            "norm_eps": norm_eps,
+            "embedding_scale": embedding_scale,
+        }
+        self.dropout = dropout
+        self.first = nn.ModuleList(_first_block(i + 2, hidden) for i in range(heads))
+        self.deeper = nn.ModuleList(_zero_linear(hidden, hidden) for _ in range(heads * (layers - 1)))
+        self.vocabulary = VocabularyHead(heads, hidden, shortlist, rows, norm_eps)
+        self.prefix = PrefixAttention(PrefixSizes(**prefix)) if prefix else None
+
+    def forward(self, g: Tensor, embedded: Sequence[Tensor]) -> Tensor:
+        """Head states y, ``[K, n, d]``, along given tokens.
+
+        Args:
+            g: ``[n, d]``.
+            embedded: E(x_{t+1}), E(x_{t+2}), …, E(x_{t+K}), each ``[n, d]``.
+        """
+        return torch.stack(
+            [self.head(i, torch.cat([g, *embedded[: i + 1]], dim=-1)) for i in range(len(self.first))]
+        )
+
+    def head(self, index: int, inputs: Tensor) -> Tensor:
+        """One head's state, ``[n, (index + 2) d] -> [n, d]``."""
+        straight, bent = self.first[index](self._drop(inputs)).chunk(2, dim=-1)
+        y: Tensor = straight + F.silu(bent)
+        for block in self.deeper_of(index):
+            y = y + F.silu(block(self._drop(y)))
+        return y
+
+    def deeper_of(self, index: int) -> list[nn.Module]:
+        """The layers after the first of one head."""
+        count = len(self.deeper) // len(self.first)
+        return list(self.deeper)[index * count : (index + 1) * count]
+
+    def _drop(self, rows: Tensor) -> Tensor:
+        return F.dropout(rows, self.dropout, self.training) if self.dropout else rows
+
+
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    block = nn.Linear(inputs, outputs)
+    nn.init.zeros_(block.weight)
+    nn.init.zeros_(block.bias)
+    return block
+
+
+def _first_block(parts: int, hidden: int) -> nn.Linear:
+    """R_i and A_i side by side: one product gives both halves.
+
+    R_i passes g through and all else is zero, so at first every head is the target's own.
+    """
+    block = _zero_linear(parts * hidden, 2 * hidden)
+    nn.init.eye_(block.weight.data[:hidden, :hidden])
+    return block
+
+
+class PackedHydra:
+    """The same network for drafting."""
+
+    def __init__(self, network: HydraHeads, device: torch.device) -> None:
+        self.dtype = drafting_dtype(device)
+
+        def packed(block: Any) -> Linear:
+            return Linear(
+                block.weight.detach().to(device, self.dtype), block.bias.detach().to(device, self.dtype)
+            )
+
+        self.vocabulary = network.vocabulary.to(device)
+        self.first = [packed(block) for block in network.first]
+        self.deeper = [[packed(block) for block in network.deeper_of(i)] for i in range(len(self.first))]
+        self.rows = PackedRows(network.vocabulary, self.dtype, device)
+        self.prefix = CachedPrefix(network.prefix, device) if network.prefix else None
+
+    def logits(self, index: int, inputs: Tensor) -> Tensor:
+        """One head over the shortlist, ``[n, (index + 2) d] -> [n, shortlist]``."""
+        straight, bent = self.first[index](inputs).chunk(2, dim=-1)
+        y = straight + F.silu(bent)
+        for block in self.deeper[index]:
+            y = y + F.silu(block(y))
+        return self.rows.one_head(index, y)

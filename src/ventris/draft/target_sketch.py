@@ -1,0 +1,107 @@
+"""What tells one target from another, whatever file and number format it was loaded from.
+
+Drafts of heads that belong to another model would still be verified, so outputs would stay right; they would
+only be useless. That is worth one clear refusal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Rows, Target
+
+PROBES = 16
+"""Tokens whose embeddings are sampled, spread over the vocabulary."""
+
+COLUMNS = 16
+"""Numbers sampled of each embedding."""
+
+TOLERANCE = 0.05
+"""Relative difference that number formats may make: 0.4 % for bfloat16, 0.5 % for 8-bit blocks."""
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSketch:
+    """Sizes of a target and a sample of its embedding.
+
+    The sample is taken from what :meth:`Target.embed` returns, so it is of the dequantised weights, and is
+    compared with a tolerance: float32, bfloat16 and 8-bit forms of one model agree. A fine-tuned model that
+    left the embedding alone passes too; heads of its base do draft for it, only less well.
+
+    Attributes:
+        tokenizer: Fingerprint of the tokenizer; empty where the target came without one.
+        embedding: Numbers of some tokens' embeddings, :data:`PROBES` x :data:`COLUMNS` at most.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    tokenizer: str
+    embedding: tuple[float, ...]
+
+    @classmethod
+    def of(cls, target: Target, tokenizer: str = "") -> TargetSketch:
+        """Take the sketch of a target."""
+        probes = sorted({i * (target.vocab_size - 1) // (PROBES - 1) for i in range(PROBES)})
+        step = max(target.hidden_size // COLUMNS, 1)
+        sample = embedding_rows(target, probes)[:, ::step][:, :COLUMNS]
+        numbers = tuple(float(f"{x:.6g}") for x in sample.flatten().tolist())
+        return cls(target.vocab_size, target.hidden_size, target.num_layers, tokenizer, numbers)
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> TargetSketch:
+        """From the ``target`` entry of a checkpoint's ``config.json``."""
+        return cls(**{**stored, "embedding": tuple(stored["embedding"])})
+
+    def difference(self, other: TargetSketch) -> str:
+        """In which way ``other`` is not the same target, in words; empty if it is."""
+        for name in ("vocab_size", "hidden_size", "num_layers"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return f"{name.replace('_', ' ')} {theirs} in place of {mine}"
+        if self.tokenizer and other.tokenizer and self.tokenizer != other.tokenizer:
+            return "another tokenizer"
+        apart = math.dist(self.embedding, other.embedding)
+        size = math.hypot(*self.embedding)
+        return f"other weights ({apart / size:.0%} apart)" if apart > TOLERANCE * size else ""
+
+    def check(self, target: Target, what: str, tokenizer: str = "") -> None:
+        """Refuse a target that this sketch is not of.
+
+        Raises:
+            BadInput: naming ``what`` was made for another target, and the difference.
+        """
+        if difference := self.difference(TargetSketch.of(target, tokenizer)):
+            raise BadInput(
+                f"{what} was trained for another target: this one has {difference}; train one with "
+                "'ventris train', or load the model that it belongs to"
+            )
+
+    @property
+    def digest(self) -> str:
+        """Key for what is computed from this very target, number format included."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def embedding_rows(target: Target, tokens: Sequence[int]) -> Tensor:
+    """What the target's first layer reads for these tokens, float32 ``[n, hidden]`` on its device."""
+    cache = target.new_cache(1)
+    parts = []
+    for first in range(0, len(tokens), _CHUNK):
+        # All of them follow the empty prefix, so however many there are, none stands past the context.
+        some = list(tokens[first : first + _CHUNK])
+        parts.append(target.embed([Rows(cache, some, [-1] * len(some))]).float())
+    cache.release()
+    return torch.cat(parts)

@@ -1,0 +1,97 @@
+"""From a draft head's hidden row to logits over the shortlist."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead, rms_norm
+from ventris.draft.target_sketch import embedding_rows
+from ventris.engine.target import Target
+from ventris.models.torch_decoder import Linear, packs_for_onednn
+
+RowsKind = Literal["tied", "stored", "own"]
+"""Where the vocabulary rows come from: the target's embedding, which is its head too; a copy of the target's
+head in the checkpoint; or rows of every head's own, trained (the papers' form)."""
+
+
+class VocabularyHead(nn.Module):
+    """The target's final norm and the vocabulary rows of K draft heads.
+
+    Args:
+        heads: K.
+        hidden: Width d of the target.
+        size: Listed tokens.
+        kind: Where the rows come from.
+        eps: Epsilon of the final norm.
+    """
+
+    ids: Tensor
+    norm: Tensor
+    rows: Tensor
+
+    def __init__(self, heads: int, hidden: int, size: int, kind: RowsKind, eps: float) -> None:
+        super().__init__()
+        self.kind = kind
+        self.eps = eps
+        self.register_buffer("ids", torch.zeros(size, dtype=torch.int32))
+        self.register_buffer("norm", torch.ones(hidden))
+        if kind == "own":
+            self.rows = nn.Parameter(torch.zeros(heads, size, hidden))
+        else:
+            self.register_buffer("rows", torch.zeros(size, hidden), persistent=kind == "stored")
+
+    def begin(self, shortlist: Shortlist, head: TargetHead) -> None:
+        """Start from the target's head, as the papers do."""
+        with torch.no_grad():
+            self.ids.copy_(shortlist.ids)
+            self.norm.copy_(head.norm)
+            self.rows.copy_(head.rows.expand_as(self.rows))
+
+    def read_tied_rows(self, target: Target, embedding_scale: float) -> None:
+        """Fetch the rows that a tied checkpoint does not hold."""
+        if self.kind == "tied":
+            self.rows.copy_(embedding_rows(target, self.ids.tolist()) / embedding_scale)
+
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Final-normed rows of the target's last-layer outputs, float32 ``[..., d]``."""
+        return rms_norm(hidden, self.norm, self.eps)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``[K, n, d] -> [K, n, shortlist]``"""
+        return rows @ self.rows.transpose(-1, -2)
+
+    def one(self, index: int, rows: Tensor) -> Tensor:
+        """One head's logits, ``[n, d] -> [n, shortlist]``."""
+        return rows @ (self.rows[index] if self.kind == "own" else self.rows).T
+
+
+def drafting_dtype(device: torch.device) -> torch.dtype:
+    """The format in which draft heads run: bfloat16 where the machine computes with it."""
+    if device.type == "cpu":
+        return torch.bfloat16 if packs_for_onednn(torch.empty(1, 1, dtype=torch.bfloat16)) else torch.float32
+    return torch.bfloat16
+
+
+class PackedRows:
+    """The vocabulary rows as drafting wants them: packed once, all heads' rows in one product if shared."""
+
+    def __init__(self, head: VocabularyHead, dtype: torch.dtype, device: torch.device) -> None:
+        rows = head.rows.detach().to(device, dtype)
+        self.own = [Linear(matrix) for matrix in rows] if rows.dim() == 3 else []
+        self.shared = None if self.own else Linear(rows)
+
+    def all_heads(self, rows: Tensor) -> Tensor:
+        """``[K, n, d] -> [K, n, shortlist]``"""
+        if self.shared is None:
+            return torch.stack([linear(part) for linear, part in zip(self.own, rows, strict=True)])
+        return self.shared(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], -1)
+
+    def one_head(self, index: int, rows: Tensor) -> Tensor:
+        """``[n, d] -> [n, shortlist]`` of one head."""
+        linear = self.own[index] if self.own else self.shared
+        assert linear is not None
+        return linear(rows)

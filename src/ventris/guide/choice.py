@@ -1,0 +1,41 @@
+"""``choice``: the answer is one of a few texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llguidance import LLMatcher
+from pydantic import BaseModel, Field
+
+from ventris.engine.errors import BadInput
+from ventris.guide.hard import HardGuide
+from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.regex import escape
+
+
+class Choice(HardGuide):
+    """Allows one of the given texts, nothing before it and nothing after.
+
+    Args:
+        options: The texts, or one string that separates them by ``|``.
+    """
+
+    name = "choice"
+
+    class Options(BaseModel):
+        options: str | list[str] = Field(description="the texts, separated by |")
+        forced: bool = Field(True, description="draft text that must come next")
+
+    def __init__(
+        self, options: str | Sequence[str], *, forced: bool = True, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        super().__init__(forced=forced, limits=limits)
+        texts = options.split("|") if isinstance(options, str) else list(options)
+        if not texts or "" in texts:
+            raise BadInput("a choice needs at least one text, and none of them may be empty")
+        limits.check_text("".join(texts).translate({ord(bracket): None for bracket in "()[]{}"}), "choice")
+        self.options = list(dict.fromkeys(texts))
+
+    def grammar(self) -> str:
+        """An alternation of the texts; its automaton is their trie."""
+        return LLMatcher.grammar_from_regex("|".join(map(escape, self.options)))

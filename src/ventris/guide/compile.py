@@ -1,0 +1,150 @@
+"""Compiling in bounded time and memory: tried in a worker first, done here only if that went well."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Collection
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+from ventris.engine.errors import BadInput
+from ventris.guide.limits import Limits
+
+SCRIPT = Path(__file__).with_name("compile_worker.py")
+
+START_SECONDS = 60.0
+"""A loaded machine may need long to start a process; this is no limit on anybody's grammar."""
+
+
+class GrammarRefused(BadInput):
+    """llguidance does not take a grammar; the message is its first line."""
+
+
+class CompileWorker:
+    """A process that compiles grammars for one vocabulary and can be killed.
+
+    It starts with the first :meth:`check` (or :meth:`start`), and again after it was killed. Calls from
+    several threads wait for each other.
+
+    Args:
+        tokens: Bytes of every token.
+        special: Tokens that are no text.
+        end: A token that ends the text.
+    """
+
+    def __init__(self, tokens: list[bytes], special: list[int], end: int) -> None:
+        spelled = [token.decode("latin-1") for token in tokens]
+        self._facts = json.dumps({"tokens": spelled, "special": special, "end": end})
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: Queue[dict[str, Any] | None] = Queue()
+        self._lock = threading.Lock()
+        self._ready = False
+
+    def start(self) -> None:
+        """Let the process come up while the caller does something else."""
+        with self._lock:
+            self._start()
+
+    def check(self, grammar: str, limits: Limits) -> None:
+        """Compile a grammar there.
+
+        Raises:
+            GrammarRefused: if llguidance does not take it.
+            BadInput: naming the limit that it passed.
+        """
+        error = self._ask({"grammar": grammar, "limits": limits.parser_settings()}, limits)
+        if error:
+            raise GrammarRefused(gist(error))
+
+    def fault(self, text: str, schema: Any, formats: Collection[str], limits: Limits) -> str:
+        """Why a text breaks a schema; empty if it does not.
+
+        Raises:
+            BadInput: naming the limit that the check passed.
+        """
+        return self._ask({"text": text, "schema": schema, "formats": sorted(formats)}, limits)
+
+    def _ask(self, request: dict[str, Any], limits: Limits) -> str:
+        with self._lock:
+            self._start()
+            if not self._ready:
+                self._answer(START_SECONDS, "the compile worker does not start")
+                self._ready = True
+            self._send(json.dumps({**request, "memory": limits.compile_bytes}))
+            answer = self._answer(
+                limits.compile_seconds,
+                f"it takes more than {limits.compile_seconds:g} s (limit compile_seconds); simplify it",
+            )
+        if answer is None:
+            raise BadInput(
+                "it broke the compiler, most likely for want of memory "
+                f"({limits.compile_bytes:,} bytes, limit compile_bytes); simplify it"
+            )
+        return str(answer["error"])
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._kill()
+
+    def _start(self) -> None:
+        if self._process is not None:
+            return
+        # -P: the script's folder holds modules with common names that must not shadow others.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        self._answers = Queue()
+        self._ready = False
+        threading.Thread(target=_listen, args=(self._process, self._answers), daemon=True).start()
+        self._send(self._facts)
+
+    def _send(self, line: str) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            # It died; the missing answer says so.
+            self._answers.put(None)
+
+    def _answer(self, seconds: float, late: str) -> dict[str, Any] | None:
+        """The next answer; ``None`` if the process died."""
+        try:
+            answer = self._answers.get(timeout=seconds)
+        except Empty:
+            self._kill()
+            raise BadInput(late) from None
+        if answer is None:
+            self._kill()
+        return answer
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def gist(error: str) -> str:
+    """The telling lines of a message of llguidance, which may quote the whole grammar."""
+    lines = [line.strip() for line in error.strip().splitlines()]
+    cause = next((line for line in lines[1:] if line.startswith("error: ")), "")
+    return f"{lines[0]} {cause.removeprefix('error: ')}".strip() if lines else ""
+
+
+def _listen(process: subprocess.Popen[str], answers: Queue[dict[str, Any] | None]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        answers.put(json.loads(line))
+    answers.put(None)

@@ -1,0 +1,96 @@
+"""The process that runs what strangers wrote, so that it can be stopped: a script, never imported.
+
+It reads one JSON object a line and answers with one: first the vocabulary, then grammars to compile and texts
+to check against a schema. It imports nothing of Ventris, so it starts quickly.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+
+class _Vocabulary:
+    """What llguidance asks of a tokenizer; splitting text by the longest token is good enough for a trial."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.tokens = [token.encode("latin-1") for token in facts["tokens"]]
+        self.special_token_ids = facts["special"]
+        self.eos_token_id = facts["end"]
+        special = set(self.special_token_ids)
+        self._ids = {token: i for i, token in enumerate(self.tokens) if i not in special}
+        self._longest = max(map(len, self._ids), default=0)
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        data = text if isinstance(text, bytes) else text.encode()
+        ids: list[int] = []
+        place = 0
+        while place < len(data):
+            ends = range(min(len(data), place + self._longest), place, -1)
+            end = next((end for end in ends if data[place:end] in self._ids), None)
+            if end is None:
+                break
+            ids.append(self._ids[data[place:end]])
+            place = end
+        return ids
+
+
+def _bound_memory(further: int) -> None:
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        with open("/proc/self/statm") as file:
+            held = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + further, resource.RLIM_INFINITY))
+
+
+def _trouble(tokenizer: LLTokenizer, asked: dict[str, Any]) -> str:
+    matcher = LLMatcher(tokenizer, asked["grammar"], log_level=0, limits=LLParserLimits(**asked["limits"]))
+    if not matcher.is_error():
+        # The first mask builds what construction leaves for later.
+        mask = matcher.compute_bitmask()
+        if "NoExtension" in matcher.get_error() or (not matcher.is_error() and not any(mask)):
+            return "it allows no text at all"
+    return matcher.get_error()
+
+
+def _fault(asked: dict[str, Any]) -> str:
+    """What is wrong with a text, checked by the reference validator; empty if nothing is."""
+    from jsonschema import Draft202012Validator, FormatChecker, validators
+    from jsonschema_specifications import REGISTRY
+
+    schema = asked["schema"]
+    kind = validators.validator_for(schema, default=Draft202012Validator)
+    # The newest meaning of each format; older drafts had a "time" without a zone.
+    formats = FormatChecker(formats=())
+    known = Draft202012Validator.FORMAT_CHECKER.checkers
+    formats.checkers = {name: known[name] for name in asked["formats"] if name in known}
+    # A registry of one's own keeps the validator from fetching references.
+    validator = kind(schema, registry=REGISTRY, format_checker=formats)
+    try:
+        first = next(validator.iter_errors(json.loads(asked["text"])), None)
+    except Exception as error:  # whatever a strange schema does to the validator
+        return f"it cannot be checked: {type(error).__name__}: {error}"
+    return first.message if first else ""
+
+
+def main() -> None:
+    """Serve until the other side closes the pipe."""
+    vocabulary: Any = _Vocabulary(json.loads(sys.stdin.readline()))
+    tokenizer = LLTokenizer(vocabulary)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        _bound_memory(asked["memory"])
+        trouble = _trouble(tokenizer, asked) if "grammar" in asked else _fault(asked)
+        print(json.dumps({"error": trouble}), flush=True)
+
+
+main()

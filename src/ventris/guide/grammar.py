@@ -1,0 +1,47 @@
+"""``grammar``: the answer is a sentence of a context-free grammar."""
+
+from __future__ import annotations
+
+from os import PathLike
+
+from llguidance.gbnf_to_lark import gbnf_to_lark
+from pydantic import BaseModel, Field
+
+from ventris.engine.errors import BadInput
+from ventris.guide.hard import HardGuide
+from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.sources import read_text
+
+
+class Grammar(HardGuide):
+    """Allows the sentences of a grammar in Lark's or llama.cpp's (GBNF) notation.
+
+    Lark: rules in lower case, terminals in upper case, ``start`` is where it begins; ``%ignore``, ``%import
+    common.…``, ``%json {…}`` and, in terminals, intersection ``&`` and complement ``~`` are known.
+    GBNF: ``root ::= …``.
+
+    Args:
+        source: The grammar's text, or a file with it.
+    """
+
+    name = "grammar"
+
+    class Options(BaseModel):
+        source: str = Field(description="file in Lark or GBNF notation, or its text")
+        forced: bool = Field(True, description="draft text that must come next")
+
+    def __init__(
+        self, source: str | PathLike[str], *, forced: bool = True, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        super().__init__(forced=forced, limits=limits)
+        self.text = read_text(source, "grammar")
+        limits.check_text(self.text, "grammar")
+
+    def grammar(self) -> str:
+        """The grammar in Lark's notation."""
+        if "::=" not in self.text:
+            return self.text
+        try:
+            return gbnf_to_lark(self.text)
+        except Exception as error:  # the converter raises bare Exception
+            raise BadInput(f"cannot read this GBNF: {error}") from None

@@ -1,0 +1,234 @@
+"""What all hard guides share: a grammar over bytes, walked token by token, that masks what cannot follow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import copy
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+from llguidance import LLMatcher
+from torch import Tensor
+
+from ventris.engine.errors import BadInput
+from ventris.engine.parts import NodeView, RequestView
+from ventris.engine.tree import TokenTree
+from ventris.guide.compile import gist
+from ventris.guide.limits import DEFAULT_LIMITS, GuideStopped, Limits
+from ventris.guide.vocabulary import ByteTokenizer, Vocabulary, vocabulary_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class HardGuide(ABC):
+    """A guide that allows exactly the texts of a language, and their beginnings.
+
+    The distribution of each token is the target's own, masked and renormalised. The end of the text is
+    allowed only where the language allows it.
+
+    Args:
+        forced: Hand text that must come next to the loop as a free draft. The output is the same either way.
+        limits: Bounds for compiling and decoding.
+    """
+
+    name: ClassVar[str]
+    masks = True
+    forkable = True
+
+    def __init__(self, *, forced: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.forced = forced
+        self.limits = limits
+        self._vocabulary: Vocabulary | None = None
+        self._matcher: LLMatcher | None = None
+
+    @abstractmethod
+    def grammar(self) -> str:
+        """The language, as llguidance reads it.
+
+        Raises:
+            BadInput: if what the guide was made from says no language.
+        """
+
+    def bind(self, tokenizer: ByteTokenizer | None) -> Self:
+        """The guide for one tokenizer, compiled; models do this with the guides that they are given.
+
+        Raises:
+            BadInput: if there is no tokenizer, or the grammar cannot be compiled within the limits.
+        """
+        if tokenizer is None:
+            raise BadInput(f"guide {self.name!r} masks by text, and this model has no tokenizer")
+        vocabulary = vocabulary_of(tokenizer)
+        if self._vocabulary is vocabulary:
+            return self
+        bound = copy(self)
+        bound._vocabulary = vocabulary
+        bound._matcher = bound.compile(vocabulary)
+        return bound
+
+    def compile(self, vocabulary: Vocabulary) -> LLMatcher:
+        """The matcher for a vocabulary.
+
+        Raises:
+            GrammarRefused: if the back end does not take the grammar.
+            BadInput: if it cannot be compiled within the limits.
+        """
+        try:
+            return vocabulary.matcher(self.grammar(), self.limits)
+        except BadInput as error:
+            raise type(error)(f"guide {self.name!r}: {error}") from None
+        except ValueError as error:  # lone surrogates, or a number that the back end cannot hold
+            raise BadInput(f"guide {self.name!r}: {str(error).splitlines()[0]}") from None
+
+    def satisfied(self, text: bytes) -> bool:
+        """Whether a complete text also keeps the rules that the grammar cannot express."""
+        return True
+
+    @property
+    def checks_text(self) -> bool:
+        """True if :meth:`satisfied` has anything to check."""
+        return False
+
+    def start(self, request: RequestView) -> HardState:
+        """State for a new request.
+
+        Raises:
+            BadInput: if the guide was not bound to a tokenizer.
+        """
+        if self._vocabulary is None or self._matcher is None:
+            raise BadInput(f"guide {self.name!r} has no tokenizer yet; call bind(tokenizer)")
+        return HardState(self, self._vocabulary, self._matcher.deep_copy(), request.end_ids)
+
+
+class _Buffer:
+    """Room for a packed mask; asking numpy for its address once saves a tenth of a mask's time."""
+
+    def __init__(self, size: int) -> None:
+        self.packed = np.empty((size + 31) // 32, dtype=np.uint32)
+        self.address = self.packed.ctypes.data
+
+
+class HardState:
+    """A place in a text of the language.
+
+    Args:
+        end_ids: Tokens that end the request. Without any, the tokenizer's own may follow a complete text.
+    """
+
+    def __init__(
+        self, guide: HardGuide, vocabulary: Vocabulary, matcher: LLMatcher, end_ids: frozenset[int]
+    ) -> None:
+        self.tokens: list[int] = []
+        self.ended = False
+        self.broken = False
+        self._guide = guide
+        self._vocabulary = vocabulary
+        self._matcher = matcher
+        self._ends = end_ids or vocabulary.end_ids
+        self._buffer = _Buffer(vocabulary.size)
+
+    def adjust(self, logits: Tensor, view: NodeView) -> Tensor:
+        """Mask ``logits`` ``[vocab]`` in place.
+
+        Raises:
+            GuideStopped: if finding the mask passes a limit.
+        """
+        if not self.broken:
+            row = logits.numpy()
+            np.copyto(row, -np.inf, where=self._forbidden(len(row)))
+        return logits
+
+    def _forbidden(self, width: int) -> NDArray[np.bool_]:
+        """Which of the model's ``width`` tokens may not follow."""
+        size = self._vocabulary.size
+        if self.ended:
+            forbidden = np.ones(width, dtype=np.bool_)
+        else:
+            packed = self._buffer.packed
+            self._matcher.unsafe_compute_mask_ptr(self._buffer.address, packed.nbytes)
+            if self._matcher.is_error():
+                raise self._stopped()
+            bits = np.unpackbits(np.invert(packed).view(np.uint8), count=min(width, size), bitorder="little")
+            forbidden = bits.view(np.bool_)
+            if width > size:
+                forbidden = np.pad(forbidden, (0, width - size), constant_values=True)
+        # llguidance allows the tokenizer's end tokens; the request may have others.
+        for token in self._vocabulary.end_ids:
+            if token < width:
+                forbidden[token] = True
+        may_not_end = not (self.ended or self._matcher.is_accepting())
+        for token in self._ends:
+            if token < width:
+                forbidden[token] = may_not_end
+        return forbidden
+
+    def _stopped(self) -> GuideStopped:
+        error = self._matcher.get_error()
+        place = f"guide {self._guide.name!r} stopped after {len(self.tokens)} tokens: "
+        if "NoExtension" in error:
+            return GuideStopped(f"{place}no token of this vocabulary goes on with the text")
+        return GuideStopped(f"{place}{gist(error)}; simplify it or raise its limits")
+
+    def advance(self, token: int) -> None:
+        """Follow a token; one that the language forbids leaves the state broken, and nothing masked."""
+        if self.broken:
+            return
+        if self.ended or token in self._ends:
+            self.broken = not (token in self._ends and (self.ended or self._matcher.is_accepting()))
+            self.ended = True
+            return
+        self.tokens.append(token)
+        # A refused token would put the matcher into its error state for good.
+        if token >= self._vocabulary.size or self._matcher.try_consume_tokens([token]) != 1:
+            self.broken = True
+
+    def fork(self) -> HardState:
+        """An independent copy."""
+        twin = copy(self)
+        twin.tokens = list(self.tokens)
+        twin._matcher = self._matcher.deep_copy()
+        twin._buffer = _Buffer(self._vocabulary.size)
+        return twin
+
+    def forced(self) -> list[int]:
+        """Tokens of the text that must come next, as the tokenizer would split it; often none."""
+        if not self._guide.forced or self.ended or self.broken:
+            return []
+        tokens = self._matcher.compute_ff_tokens()
+        end = next((place for place, token in enumerate(tokens) if token in self._ends), len(tokens))
+        return tokens[:end]
+
+    def prune(self, tree: TokenTree) -> list[int]:
+        """The nodes of a draft that the language allows."""
+        if self.ended or self.broken:
+            return [*range(len(tree))] if self.broken else [0]
+        allowed = {0}
+        parents = set(tree.parents)
+        for leaf in (node for node in range(1, len(tree)) if node not in parents):
+            allowed |= self._allowed_on(tree, tree.path_to(leaf)[1:])
+        return sorted(allowed)
+
+    def _allowed_on(self, tree: TokenTree, path: list[int]) -> set[int]:
+        """The allowed beginning of one drafted path; nothing may follow an end token."""
+        tokens = [tree.tokens[node] for node in path]
+        size = self._vocabulary.size
+        stop = next((i for i, t in enumerate(tokens) if t in self._ends or t >= size), len(tokens))
+        count = self._matcher.validate_tokens(tokens[:stop]) if stop else 0
+        kept = set(path[:count])
+        if count == stop < len(tokens) and tokens[stop] in self._ends:
+            probe = self._matcher.deep_copy()
+            if probe.consume_tokens(tokens[:stop]) and probe.is_accepting():
+                kept.add(path[stop])
+        return kept
+
+    @property
+    def valid(self) -> bool:
+        """Whether the text so far is a whole text of the language that also passes the checks at the end."""
+        if self.broken or not self._matcher.is_accepting():
+            return False
+        return not self._guide.checks_text or self._guide.satisfied(self.text())
+
+    def text(self) -> bytes:
+        """The text so far."""
+        view = self._vocabulary.token_bytes
+        return b"".join([view[token] for token in self.tokens])

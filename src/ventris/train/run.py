@@ -1,0 +1,172 @@
+"""A whole training run: texts, hidden states, shortlist, training, checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch
+from ventris.engine.errors import BadInput, VentrisError
+from ventris.engine.target import Rows, Target
+from ventris.model import Model, load
+from ventris.models.cache_folder import cache_folder, written_whole
+from ventris.train.hidden_states import cache_hidden_states
+from ventris.train.model_card import model_card
+from ventris.train.objectives import HydraObjective, MedusaObjective, Objective
+from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings
+from ventris.train.texts import Progress, claim_folder, distil_texts, prompts_digest, read_prompts
+from ventris.train.trainer import Trained, train
+from ventris.train.windows import Text, Windows, open_texts, split
+
+MakeObjective = Callable[[Target, Any, TargetHead, Shortlist], Objective]
+
+
+def train_medusa(settings: MedusaSettings, progress: Progress | None = None, command: str = "") -> Trained:
+    """Train Medusa heads; see :func:`train_heads`."""
+
+    def make(target: Target, config: Any, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return MedusaObjective(target, config, head, shortlist, settings)
+
+    return train_heads(settings, make, progress, command)
+
+
+def train_hydra(settings: HydraSettings, progress: Progress | None = None, command: str = "") -> Trained:
+    """Train Hydra or Hydra++ heads; see :func:`train_heads`."""
+    chosen = settings.resolved()
+
+    def make(target: Target, config: Any, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return HydraObjective(target, config, head, shortlist, chosen)
+
+    return train_heads(chosen, make, progress, command)
+
+
+def train_heads(
+    settings: TrainSettings, make: MakeObjective, progress: Progress | None = None, command: str = ""
+) -> Trained:
+    """Train heads on the last hidden state of a frozen target, and write their checkpoint.
+
+    May be killed at any moment: called again with the same settings it goes on where it was.
+
+    Args:
+        make: The objective, from target, its configuration, its head and the shortlist.
+        progress: Told what happens.
+        command: For the model card.
+
+    Raises:
+        BadInput: for settings or data that cannot be used, or a folder that holds something else.
+    """
+    folder = settings.folder
+    state = folder / "run" / "state.safetensors"
+    if (folder / "config.json").exists() and not state.exists():
+        raise BadInput(f"{folder} holds a finished checkpoint; choose another --out, or remove it")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if progress:
+        progress(f"loading {settings.model}", 0, 0)
+    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
+    model = load(settings.model, device=device, threads=settings.threads)
+    if model.source is None or model.source.config is None:
+        raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
+    target, config = model.target, model.source.config
+    sketch = TargetSketch.of(target, model.tokenizer.fingerprint if model.tokenizer else "")
+    claim_folder(folder / "run" / "settings.json", {**_deciding(settings), "target": sketch.digest})
+    before = _answers_of(target)
+
+    texts, taps = prepare_texts(model, sketch, settings, [target.num_layers], progress)
+    learnt, held_out = split(texts, settings.held_out, settings.seed)
+    if not learnt or not held_out:
+        raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
+    answers = torch.cat([torch.from_numpy(text.tokens[text.answer].astype("int64")) for text in learnt])
+    ends = model.tokenizer.eos_ids if model.tokenizer else ()
+    shortlist = Shortlist.most_frequent(answers, target.vocab_size, settings.shortlist, ends)
+
+    torch.manual_seed(settings.seed)
+    head = TargetHead.of(model.source, shortlist)
+    objective = make(target, config, head, shortlist)
+    windows = Windows(learnt, taps, settings.window, settings.batch, settings.seed)
+    measured_on = Windows(held_out, taps, settings.window, settings.batch, settings.seed)
+    trained = train(objective, windows, measured_on, settings, state, target.device, progress)
+    if not torch.equal(before, _answers_of(target)):
+        raise VentrisError("the frozen target changed while the heads were trained; the result is void")
+
+    facts = {
+        "data": Path(settings.data).name,
+        "prompts_digest": prompts_digest(read_prompts(settings.data, settings.limit)),
+        "training_tokens": len(answers),
+        "shortlist_coverage": round(shortlist.coverage(answers), 4),
+        "held_out_texts": len(held_out),
+        "held_out_acceptance": [round(share, 4) for share in trained.acceptance],
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "wall_seconds": round(trained.seconds, 1),
+        "final_loss": round(trained.loss, 4),
+        "device": target.device.type,
+        "settings": _deciding(settings),
+    }
+    save_checkpoint(folder, objective, sketch, trained, facts)
+    name = Path(settings.model).name
+    with written_whole(folder / "README.md") as temporary:
+        shown = {key: value for key, value in facts.items() if key != "settings"}
+        temporary.write_text(model_card(objective.method, name, command, shown, trained.acceptance), "utf-8")
+    shutil.rmtree(folder / "run")
+    return trained
+
+
+def prepare_texts(
+    model: Model,
+    sketch: TargetSketch,
+    settings: TrainSettings,
+    taps: Sequence[int],
+    progress: Progress | None = None,
+) -> tuple[list[Text], Sequence[int]]:
+    """Texts with the target's hidden rows, made or found in the cache; all methods share them.
+
+    Returns:
+        The texts, and the layers that their rows stand for.
+    """
+    target = model.target
+    prompts = read_prompts(settings.data, settings.limit)
+    kind = "-".join(str(getattr(target, name, "")) for name in ("dtype", "kernel"))
+    key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
+    root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
+    folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
+    files = distil_texts(model, prompts, folder, settings.texts(), settings.answer_batch, progress)
+    facts = {"target": sketch.digest, "kind": kind}
+    hidden = cache_hidden_states(target, files, folder, taps, facts, progress)
+    return open_texts(files, hidden), taps
+
+
+def save_checkpoint(
+    folder: Path, objective: Objective, sketch: TargetSketch, trained: Trained, facts: dict[str, Any]
+) -> None:
+    """Write the network, half as large where it was trained and exact where it was copied."""
+    parameters = dict(objective.network.named_parameters())
+    tensors = {
+        name: tensor.to(torch.bfloat16) if name in parameters else tensor
+        for name, tensor in objective.network.state_dict().items()
+    }
+    measured = objective.measured(trained.ranks)
+    HeadCheckpoint(objective.method, sketch, objective.sizes, measured, tensors, facts).save(folder)
+
+
+def _deciding(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that the result depends on."""
+    places = {"out", "cache", "device", "threads", "answer_batch", "evaluate_every", "save_every"}
+    return settings.model_dump(exclude=places) | {"data": Path(settings.data).name}
+
+
+def _answers_of(target: Target) -> torch.Tensor:
+    """The target's logits on a few tokens, bit for bit."""
+    cache = target.new_cache(16)
+    tokens = [i * 7919 % target.vocab_size for i in range(8)]
+    logits = target.forward([Rows(cache, tokens, range(-1, len(tokens) - 1))]).logits[0]
+    cache.release()
+    return logits

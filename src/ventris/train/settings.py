@@ -1,0 +1,151 @@
+"""The settings of a training run, declared once for Python, the command line and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ventris.engine.errors import BadInput
+from ventris.models.embedded import EMBEDDED_NAME
+
+LossName = Literal[
+    "cross_entropy", "soft_cross_entropy", "kl", "reverse_kl", "tvd", "tvd++", "tvd++position", "overlap"
+]
+"""Losses of :mod:`ventris.train.losses`; named here so that the command line need not load torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """What the texts depend on besides prompts and target.
+
+    Attributes:
+        temperatures: Taken in turn, so that every one answers a fair sample of the prompts.
+        passes: How often each prompt is answered, each time at the next temperature.
+        max_prompt_tokens: Longer prompts are left out.
+    """
+
+    temperatures: tuple[float, ...] = (0.0, 0.3, 0.7, 1.0)
+    passes: int = 1
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    max_prompt_tokens: int = 512
+    seed: int = 0
+
+
+class TrainSettings(BaseModel):
+    """What all methods share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(EMBEDDED_NAME, description="target: the embedded name, a hub id, a folder or a .gguf")
+    data: str = Field(
+        description="JSONL with a prompt (to be answered) or a text (learnt as it is) in each line"
+    )
+    out: str = Field(description="folder for the checkpoint")
+    cache: str | None = Field(
+        None, description="folder for texts and hidden states; in Ventris's own cache if not given"
+    )
+    device: str = Field("auto", description="auto, cpu or cuda")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
+
+    limit: int | None = Field(None, ge=2, description="prompts used; all when not given")
+    temperatures: list[float] = Field(
+        [0.0, 0.3, 0.7, 1.0], min_length=1, description="at which prompts are answered, in turn"
+    )
+    passes: int = Field(1, ge=1, description="answers to each prompt")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus that answers are drawn from")
+    max_new_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
+    answer_batch: int = Field(16, ge=1, description="prompts answered side by side")
+
+    shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
+    own_rows: bool = Field(
+        False, description="train vocabulary rows for each head (the papers' form, larger)"
+    )
+    heads: int = Field(4, ge=1, le=16, description="draft heads")
+    loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
+    decay: float = Field(0.8, gt=0, le=1, description="factor on the loss from head to head")
+
+    steps: int = Field(2000, ge=1, description="optimiser steps")
+    batch: int = Field(16, ge=1, description="windows of a step")
+    window: int = Field(512, ge=8, description="tokens of a window at most")
+    positions: int = Field(1024, ge=1, description="positions of a step whose guesses are scored, at most")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    final_rate: float = Field(0.05, ge=0, le=1, description="last learning rate as a share of the peak")
+    warmup: int = Field(40, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of matrices")
+    clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
+    held_out: float = Field(0.05, gt=0, lt=1, description="share of the prompts kept for measuring")
+    evaluate_every: int = Field(200, ge=1, description="steps between measurements on held-out text")
+    save_every: int = Field(100, ge=1, description="steps between saved states")
+    seed: int = Field(0, ge=0, description="start of every random stream")
+
+    def texts(self) -> TextSettings:
+        """The settings that the texts depend on."""
+        return TextSettings(
+            tuple(self.temperatures), self.passes, self.top_p, self.max_new_tokens, seed=self.seed
+        )
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out).expanduser()
+
+
+class MedusaSettings(TrainSettings):
+    """Medusa-1: heads on a frozen target."""
+
+    layers: int = Field(1, ge=1, le=8, description="residual blocks of a head")
+
+
+class HydraSettings(TrainSettings):
+    """Hydra, and Hydra++ with its three additions."""
+
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    final_rate: float = Field(0.33, ge=0, le=1, description="last learning rate as a share of the peak")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: float = Field(1.0, gt=0, le=1, description="factor on the loss from head to head")
+    variant: Literal["hydra", "hydra++"] = Field(
+        "hydra++",
+        description="hydra++: four layers, prefix attention, and the teacher loss, unless said otherwise",
+    )
+    layers: int | None = Field(None, ge=1, le=8, description="layers of a head; 1 for hydra, 4 for hydra++")
+    prefix: bool | None = Field(None, description="prefix attention; the default is the variant's")
+    loss: LossName | None = Field(  # type: ignore[assignment]
+        None, description="what is minimised; cross_entropy for hydra, soft_cross_entropy for hydra++"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of a layer's input dropped (the paper: 0.2)")
+
+    def resolved(self) -> HydraSettings:
+        """The same with the variant's choices filled in."""
+        plus = self.variant == "hydra++"
+        return self.model_copy(
+            update={
+                "layers": self.layers or (4 if plus else 1),
+                "prefix": plus if self.prefix is None else self.prefix,
+                "loss": self.loss or ("soft_cross_entropy" if plus else "cross_entropy"),
+            }
+        )
+
+
+SettingsT = TypeVar("SettingsT", bound=TrainSettings)
+
+
+def read_settings(model: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:
+    """Check settings.
+
+    Raises:
+        BadInput: one line that names the setting and the rule.
+    """
+    try:
+        return model(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(place) for place in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise BadInput(f"there is no setting {name!r}; see ventris train --help") from error
+        if first["type"] == "missing":
+            raise BadInput(f"--{name} is needed: {model.model_fields[name].description}") from error
+        raise BadInput(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error

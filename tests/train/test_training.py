@@ -1,0 +1,195 @@
+"""Training: it learns, it can be killed at any moment, and what it writes is used by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import ventris
+from ventris.engine.errors import BadInput, VentrisError
+from ventris.train import run as training
+from ventris.train.run import train_hydra, train_medusa
+from ventris.train.settings import HydraSettings, MedusaSettings, read_settings
+from ventris.train.trainer import learning_rate
+
+METHODS = {
+    "medusa": (train_medusa, MedusaSettings, {}),
+    "medusa with own rows": (train_medusa, MedusaSettings, {"own_rows": True}),
+    "hydra": (train_hydra, HydraSettings, {"variant": "hydra"}),
+    "hydra++": (train_hydra, HydraSettings, {"dropout": 0.1}),
+}
+
+
+def trained(method: str, given: dict, progress=None, **changes):
+    run, settings, own = METHODS[method]
+    return run(read_settings(settings, {**given, **own, **changes}), progress, "ventris train …")
+
+
+def right(result) -> float:
+    """Share of right guesses, all depths together."""
+    return float((result.ranks == 0).float().mean())
+
+
+@pytest.fixture
+def alphabet(given, tmp_path):
+    """Texts in which each character says what follows."""
+    letters = "abcdefghijklm" * 5
+    path = tmp_path / "alphabet.jsonl"
+    path.write_text("\n".join(json.dumps({"text": letters[i % 13 :][:40]}) for i in range(60)))
+    return {**given, "data": str(path), "loss": "cross_entropy", "steps": 200, "learning_rate": 1e-2}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_learns_a_task_that_can_be_learnt(method, alphabet):
+    untrained = trained(method, alphabet, steps=1, out=alphabet["out"] + "-untrained")
+    result = trained(method, alphabet)
+    assert result.loss < 0.5 * untrained.loss
+    assert right(untrained) < 0.1
+    # Tied rows of random embeddings are hard to aim at; heads that see the tokens between have it easiest.
+    assert right(result) > {"medusa": 0.3, "medusa with own rows": 0.8}.get(method, 0.95)
+    assert result.loss < 0.5 * untrained.loss
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_drafter_is_used_by_name(method, given, tiny_folder):
+    trained(method, given)
+    model = ventris.load(str(tiny_folder), "float32", "torch", "cpu")
+    prompts = ["say 3 and 3", "tell 5", "x"]
+    drafter = f"{method.partition(' ')[0].removesuffix('++')}:{given['out']}"
+    plain = model.generate(prompts, max_new_tokens=30)
+    drafted = model.generate(prompts, max_new_tokens=30, draft=drafter, policy="fixed")
+    assert [c.tokens for c in drafted] == [c.tokens for c in plain]
+    assert sum(c.stats.accepted for c in drafted) > 0
+
+
+def test_the_checkpoint_says_how_it_was_made(given):
+    result = trained("medusa", given)
+    folder = Path(given["out"])
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    card = (folder / "README.md").read_text()
+    config = json.loads((folder / "config.json").read_text())
+    assert "    ventris train …" in card
+    for fact in ("data", "seed", "steps", "wall_seconds", "held_out_acceptance", "settings"):
+        assert fact in config["training"]
+    assert f"{result.acceptance[0]:.3f}" in card
+    with pytest.raises(BadInput, match="holds a finished checkpoint"):
+        trained("medusa", given)
+
+
+class Killed(Exception):
+    pass
+
+
+def weights(given: dict, out: str) -> bytes:
+    return (Path(out) / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["medusa", "hydra++"])
+def test_ten_interruptions_change_no_bit(method, given):
+    whole = given["out"] + "-whole"
+    trained(method, given, out=whole)
+    chance = random.Random(0)
+    for _ in range(10):
+        countdown = [chance.randrange(3, 60)]
+
+        def progress(what, done, total, left=countdown):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+        try:
+            trained(method, given, progress)
+            break
+        except Killed:
+            pass
+    else:
+        trained(method, given)
+    assert weights(given, given["out"]) == weights(given, whole)
+
+
+def test_a_killed_process_resumes_to_the_same_weights(given):
+    whole = given["out"] + "-whole"
+    slow = {"steps": 400, "save_every": 3}
+    trained("medusa", given, out=whole, **slow)
+    script = (
+        "import json, sys\n"
+        "from ventris.train.run import train_medusa\n"
+        "from ventris.train.settings import MedusaSettings\n"
+        "train_medusa(MedusaSettings(**json.loads(sys.argv[1])), None, 'ventris train …')\n"
+    )
+    state = Path(given["out"]) / "run" / "state.safetensors"
+    call = [sys.executable, "-c", script, json.dumps({**given, **slow})]
+    environment = {**os.environ, "PYTHONPATH": str(Path(ventris.__file__).parents[1])}
+    kills, chance = 0, random.Random(1)
+    for _ in range(2):
+        process = subprocess.Popen(call, env=environment)
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns != seen:
+                time.sleep(chance.random() * 0.1)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait()
+    if not (Path(given["out"]) / "config.json").exists():
+        trained("medusa", given, **slow)
+    assert kills
+    assert weights(given, given["out"]) == weights(given, whole)
+
+
+def test_a_folder_of_another_run_is_refused(given):
+    def stop(what, done, total):
+        if what.startswith("training") and done == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trained("medusa", given, stop)
+    with pytest.raises(BadInput, match="belongs to a run with heads = 3, not 2"):
+        trained("medusa", given, heads=2)
+
+
+def test_a_target_that_changes_is_noticed(given, monkeypatch):
+    answers = iter([torch.zeros(1), torch.ones(1)])
+    monkeypatch.setattr(training, "_answers_of", lambda target: next(answers))
+    with pytest.raises(VentrisError, match="the frozen target changed"):
+        trained("medusa", given)
+
+
+def test_methods_share_texts_and_hidden_states(given):
+    said: list[str] = []
+    for method in ("medusa", "hydra"):
+        trained(method, given, out=f"{given['out']}-{method}")
+    cache = Path(given["cache"])
+    stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    trained("medusa", given, lambda what, done, total: said.append(what), out=given["out"] + "-3")
+    assert stamps == {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+
+def test_the_learning_rate_rises_and_falls(given):
+    settings = read_settings(MedusaSettings, given)
+    rates = [learning_rate(step, settings) for step in range(settings.steps)]
+    assert rates[0] == pytest.approx(settings.learning_rate / settings.warmup)
+    assert max(rates) == settings.learning_rate
+    assert rates[-1] == pytest.approx(settings.learning_rate * settings.final_rate, rel=0.1)
+
+
+def test_settings_are_checked(given):
+    for change, message in (
+        ({"heads": 0}, "heads is 0"),
+        ({"nonsense": 1}, "there is no setting 'nonsense'"),
+        ({"loss": "nonsense"}, "loss is 'nonsense': input should be 'cross_entropy', 'soft"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            read_settings(MedusaSettings, {**given, **change})
+    with pytest.raises(BadInput, match="--data is needed"):
+        read_settings(MedusaSettings, {"out": "x"})
