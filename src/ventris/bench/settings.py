@@ -19,7 +19,7 @@ class BenchSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(EMBEDDED_NAME, description="the embedded model's name, a .gguf, a folder or a hub id")
-    dtype: Literal["auto", "float32", "bfloat16", "int8", "int4"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "int8-a8", "int4", "int4-a8"] = Field(
         "auto", description="format of the weights; auto takes the checkpoint's own"
     )
     kernels: Literal["auto", "native", "torch"] = Field("auto", description="runtime of our own methods")

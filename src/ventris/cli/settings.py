@@ -29,7 +29,10 @@ class ModelOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(EMBEDDED_NAME, description="embedded name, hub id, folder or .gguf file")
-    dtype: str = Field("auto", description="weights: auto, float32, bfloat16, int8 or int4")
+    dtype: str = Field(
+        "auto",
+        description="weights: auto, float32, bfloat16, int8, int4, or int8-a8, int4-a8 (8-bit activations)",
+    )
     kernels: str = Field("auto", description="runtime: auto, native or torch")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
