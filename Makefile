@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The CPU build of torch; other pins pull gigabytes of CUDA libraries.
 TORCH ?= torch==2.13.0
-PROMPT ?= Explain in two sentences what a hash table is. Then write those two sentences again.
+PROMPT ?=
 
 .PHONY: demo test test-long lint format docs clean
 
 demo: $(STAMP)
-	@$(BIN)/python -m ventris.demo "$(PROMPT)"
+	@$(BIN)/python -m ventris.demo $(if $(PROMPT),"$(PROMPT)")
 
 test: $(STAMP)
 	@echo "==> linting"

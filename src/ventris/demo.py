@@ -14,6 +14,13 @@ from ventris.engine.request import Completion
 
 TOKENS = 160
 REPEATS = 3
+PROMPT = (
+    "Repeat this text word for word, then say in one sentence what it is about: The old harbour of Vellmar "
+    "was built in 1871 to load timber from the inland forests. For sixty years it was the busiest port on "
+    "that coast. Last spring the council decided to dredge the basin again, so that sailing boats can reach "
+    "the quay."
+)
+"""Half copying, half telling, so that it shows what drafting is good for."""
 
 
 def main(prompt: str) -> int:
@@ -68,6 +75,9 @@ def show(prompt: str, console: Console) -> None:
         runs[plain][0].tokens == runs[drafted][0].tokens
         for plain, drafted in (list(ways)[:2], list(ways)[2:])
     )
+    for name in list(ways)[1::2]:
+        guarantee = runs[name][0].guarantee
+        console.print(f"{name}: {guarantee.statement}" if guarantee else name, highlight=False)
     console.print(f"Same tokens with and without drafting, greedy and sampled: {'yes' if same else 'NO'}")
 
 
@@ -83,7 +93,7 @@ def _table(runs: dict[str, list[Completion]]) -> Table:
             f"{speed:.0f}",
             f"{speed / reference:.2f}x" if reference else "",
             f"{stats.tokens_per_step:.2f}",
-            guarantee.statement if guarantee else "",
+            "exact" if guarantee and guarantee.exact else "approximate",
         )
     return table
 
@@ -94,4 +104,4 @@ def _median(completions: list[Completion]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(" ".join(sys.argv[1:]) or "Explain in two sentences what a hash table is."))
+    sys.exit(main(" ".join(sys.argv[1:]) or PROMPT))
