@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,8 @@ def start(tiny_folder: Path, tiny_cache: Path) -> Callable[..., subprocess.Popen
     def call(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(SOURCES), "VENTRIS_CACHE": str(tiny_cache)}
         command = [sys.executable, "-m", "ventris", *arguments, "--model", str(tiny_folder), *SMALL]
+        # A test run in the background ignores SIGINT, and its children would inherit that.
+        options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(command, env=environment, **{**pipes, **options})
 
