@@ -52,13 +52,15 @@ class NativeStub:
         progress(1, 2)
         progress(2, 2)
 
-    def open(self, path: Path, threads: int | None = None) -> str:
+    def open(self, path: Path, threads: int | None = None, activation_bits: int = 16) -> str:
         if path.read_bytes() != b"packed":
             raise BadInput("damaged packed model")
         self.opened.append(path)
         return f"native with {threads} threads"
 
-    def from_weights(self, config: Any, weights: Any, dtype: str, threads: int | None = None) -> str:
+    def from_weights(
+        self, config: Any, weights: Any, dtype: str, threads: int | None = None, activation_bits: int = 16
+    ) -> str:
         if self.error and isinstance(self.error, OSError) and self.error.errno == errno.EIO:
             raise self.error
         return "native without a file"
@@ -172,7 +174,7 @@ def test_torch_can_be_forced(tmp_path: Path, stub: NativeStub) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "float16"}, "float16.*int4, int8"),
+        ({"dtype": "float16"}, "float16.*int4, int4-a8, int8"),
         ({"kernels": "fast"}, "fast.*native, torch"),
         ({"device": "abacus"}, "abacus"),
         ({"device": "cuda"}, "no GPU"),
