@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from ventris.bench.settings import BenchSettings
 from ventris.cli.field_text import bounds_text, default_text, type_text
+from ventris.cli.form import FormOptions
 from ventris.cli.main import app
 from ventris.cli.option_fields import OptionField, option_fields
 from ventris.cli.part_cards import full_card
@@ -90,6 +91,8 @@ def settings_page() -> str:
             "file of `--config`.\n",
             "## Generation\n",
             _settings_table(GenerationOptions, spelled),
+            "## Form of the answer (options and file only; each is short for a guide)\n",
+            _settings_table(FormOptions, spelled),
             "## Chat template\n",
             _settings_table(ConversationOptions, spelled),
             "## Model\n",

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ventris.cli.command_options import with_options
+from ventris.cli.form import FormOptions, form_guides
 from ventris.cli.option_fields import option_fields
 from ventris.engine.errors import BadInput
 from ventris.models.embedded import EMBEDDED_NAME
@@ -56,8 +57,10 @@ DECODING_FIELDS = (
         if field.key != "trace"
     ),
 )
+FORM_FIELDS = tuple(option_fields(FormOptions, lambda key: "Form of the answer"))
 OPTION_FIELDS = (
     *MODEL_FIELDS,
+    *FORM_FIELDS,
     *sorted(DECODING_FIELDS, key=lambda field: field.panel != "Parts"),
 )
 
@@ -115,7 +118,17 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> Asked:
     model = {key: merged.pop(key) for key in ModelOptions.model_fields if key in merged}
     said = {key: merged.pop(key) for key in ConversationOptions.model_fields if key in merged}
     system = _checked(ConversationOptions, said).system
+    form = {key: merged.pop(key) for key in FormOptions.model_fields if key in merged}
+    if guides := form_guides(_checked(FormOptions, form).model_dump()):
+        merged["guides"] = [*guides, *_listed(merged.get("guides"))]
     return Asked(_checked(ModelOptions, model), system, merged, read_generation_options(merged))
+
+
+def _listed(guides: Any) -> list[Any]:
+    """Guides as a file or the command line gives them: none, one, or several."""
+    if guides is None:
+        return []
+    return list(guides) if isinstance(guides, list | tuple) else [guides]
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from ventris.guide.hard import HardGuide
 from ventris.guide.json_schema import Json, JsonSchema
 from ventris.guide.limits import GuideStopped, Limits
 from ventris.guide.regex import Regex
+from ventris.guide.schema.concise import concise_schema
 from ventris.guide.words import Words
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "Limits",
     "Regex",
     "Words",
+    "concise_schema",
 ]

@@ -35,6 +35,8 @@ class Grammar(HardGuide):
     ) -> None:
         super().__init__(forced=forced, limits=limits)
         self.text = read_text(source, "grammar")
+        if ":" not in self.text:
+            raise BadInput(f"{self.text[:80]!r} is neither a file nor a grammar; write 'start: ...'")
         limits.check_text(self.text, "grammar")
 
     def grammar(self) -> str:
