@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ventris.engine.batch import Engine, Event
@@ -30,6 +31,9 @@ PromptLike = str | Sequence[int] | Sequence[Message] | Sequence[PromptPart]
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """The model that comes with Ventris."""
+
+PROMPT_CHUNK = 128
+"""Prompt tokens read in one step, so that a long prompt does not hold up requests that decode."""
 
 PREFIX_BYTES = 256 * 1024 * 1024
 """Memory that finished requests' caches may keep for later prompts."""
@@ -116,6 +120,7 @@ class Model:
         self._load_further = load_further
         self._further: dict[str, Target] = {}
         self._shared: dict[str, Any] = {}
+        self._building = RLock()
 
     # Text in, text out.
 
@@ -190,14 +195,20 @@ class Model:
 
     # The parts beneath.
 
-    def engine(self, max_batch: int = 8, ledger: MemoryLedger | None = None, prefix_bytes: int = 0) -> Engine:
+    def engine(
+        self,
+        max_batch: int = 8,
+        ledger: MemoryLedger | None = None,
+        prefix_bytes: int = 0,
+        chunk: int = PROMPT_CHUNK,
+    ) -> Engine:
         """An engine on this model, for callers that run their own loop."""
         detokenizer = None
         if self.tokenizer is not None:
             from ventris.models.tokenizer import TextStream
 
             detokenizer = partial(TextStream, self.tokenizer)
-        return Engine(self.target, max_batch, 128, ledger, prefix_bytes, detokenizer)
+        return Engine(self.target, max_batch, chunk, ledger, prefix_bytes, detokenizer)
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """A checked request for this model.
@@ -265,9 +276,11 @@ class Model:
         if not isinstance(spec, str):
             return make()
         key = f"{kind} {spec}"
-        if key not in self._shared:
-            self._shared[key] = make()
-        return self._shared[key]
+        # A server asks from several threads; a part built twice would not batch with itself.
+        with self._building:
+            if key not in self._shared:
+                self._shared[key] = make()
+            return self._shared[key]
 
     def _trace(self) -> Trace:
         summarize = getattr(self.target, "most_probable", None)

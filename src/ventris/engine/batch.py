@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from inspect import getattr_static
 from time import perf_counter
 
 from ventris.engine.cache import KVCache, MemoryLedger
-from ventris.engine.errors import BadInput, VentrisError
+from ventris.engine.errors import BadInput
 from ventris.engine.parts import Commit, DraftRecord, Load, RequestView
 from ventris.engine.prefix import PrefixStore, shared_length
 from ventris.engine.randomness import Purpose
@@ -81,11 +83,11 @@ class Engine:
 
     # Requests in and out.
 
-    def add(self, request: Request) -> Completion:
-        """Queue a request and return the completion that it will fill.
+    def check(self, request: Request) -> None:
+        """Refuse a request that cannot be served; safe to call from any thread.
 
         Raises:
-            BadInput, Incompatible: if it cannot be served; nothing is queued then.
+            BadInput, Incompatible: one line that says why.
         """
         request.check()
         room = self.target.context_length - len(request.prompt)
@@ -96,8 +98,21 @@ class Engine:
             )
         if any(token >= self.target.vocab_size or token < -1 for token in request.prompt):
             raise BadInput("the prompt holds a token outside the vocabulary; is this the model's tokenizer?")
+        # Biases and words are checked where they are prepared.
+        SamplingState(
+            request.sampling, (), sorted(request.end_ids), request.max_new_tokens, self.target.vocab_size
+        )
         if request.stop and self._detokenizer is None:
             raise BadInput("stop strings need an engine with a detokenizer; give stop token ids instead")
+
+    def add(self, request: Request) -> Completion:
+        """Queue a request and return the completion that it will fill.
+
+        Raises:
+            BadInput, Incompatible: if it cannot be served; nothing is queued then.
+        """
+        self.check(request)
+        room = self.target.context_length - len(request.prompt)
         request.max_new_tokens = min(request.max_new_tokens, room)
         completion = Completion(
             request.prompt,
@@ -120,6 +135,11 @@ class Engine:
     @property
     def busy(self) -> bool:
         return bool(self.running or self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that were added and have not begun."""
+        return len(self._waiting)
 
     def run(self) -> Iterator[Event]:
         """Step until nothing is left to do, yielding events as they come."""
@@ -160,7 +180,7 @@ class Engine:
         guide_seconds = 0.0
         for entry in scored:
             walk = verify(entry)
-            if isinstance(walk, VentrisError):
+            if isinstance(walk, Exception):
                 events.append(self._fail(entry.running, walk))
                 continue
             commit(entry, walk)
@@ -195,17 +215,23 @@ class Engine:
         return events
 
     def _divide(self) -> tuple[list[Running], list[tuple[Running, int]]]:
-        """Who decides on a token in this step, and who reads how many prompt tokens."""
-        deciding, reading = [], []
+        """Who decides on a token in this step, and who reads how many prompt tokens.
+
+        Those who read share the chunk evenly, so a short prompt need not wait for a long one.
+        """
+        deciding = [running for running in self.running if not running.reading]
+        readers = sorted((r for r in self.running if r.reading), key=lambda r: len(r.stream.pending))
+        reading = []
         room = self.chunk
-        for running in self.running:
+        for place, running in enumerate(readers):
             waiting = len(running.stream.pending) - 1
-            if waiting <= room:
+            # Nobody gets nothing: a step reads at least one token of every prompt.
+            share = max(room // (len(readers) - place), 1)
+            room = max(room - min(waiting, share), 0)
+            if waiting <= share:
                 deciding.append(running)
-                room -= waiting
-            elif room > 0:
-                reading.append((running, room))
-                room = 0
+            else:
+                reading.append((running, share))
         return deciding, reading
 
     def _measured(self, drafter: str, seconds: float) -> None:
@@ -214,6 +240,7 @@ class Engine:
 
     def _emit(self, running: Running, walk: Walk, batch_size: int) -> Event:
         before = len(running.completion.tokens)
+        sources = [running.guides[0][0]] * len(running.dictated) + walk.sources
         emit(running, walk, batch_size)
         completion = running.completion
         now = perf_counter() - running.admitted
@@ -225,8 +252,7 @@ class Engine:
         text, running.piece = running.piece, ""
         completion.text += text
         tokens = completion.tokens[before:]
-        sources = walk.sources[: len(tokens)]
-        return Event(completion, tokens, text, sources, completion.finish_reason is not None)
+        return Event(completion, tokens, text, sources[: len(tokens)], completion.finish_reason is not None)
 
     # Admission and leaving.
 
@@ -243,7 +269,8 @@ class Engine:
                     break
                 events.append(self._refuse(error))
                 continue
-            except VentrisError as error:
+            except Exception as error:
+                # Whatever a part raises, a guide say, belongs to this request alone.
                 events.append(self._refuse(error))
                 continue
             self._waiting.popleft()
@@ -264,7 +291,7 @@ class Engine:
             return False
         prompt = list(request.prompt)
         for running in self.running:
-            if running.reading and running.request.share_prefix and not running.request.embeddings:
+            if running.reading and _may_share(running.request, request):
                 shared = shared_length(list(running.request.prompt), prompt)
                 if shared - running.stream.cache.length >= WORTH_WAITING:
                     return True
@@ -320,9 +347,9 @@ class Engine:
         if not request.share_prefix or request.embeddings or (request.drafter and request.drafter.taps):
             # A drafter that reads hidden rows needs them for the whole prompt.
             return None
-        best, source = self.prefixes.match(tokens)
+        best, source = self.prefixes.match(tokens, request.prefix_scope)
         for running in self.running:
-            if running.request.embeddings or not running.request.share_prefix:
+            if not _may_share(running.request, request):
                 continue
             held = running.stream.cache
             shared = min(shared_length(running.view.tokens, tokens), held.length)
@@ -356,14 +383,18 @@ class Engine:
         completion.finish_reason = reason
         if running.detokenizer is not None and not running.stops.stopped:
             running.piece += running.stops.push(running.detokenizer.finish()) + running.stops.flush()
-        verdicts = [state.valid for _, state in running.guides if hasattr(state, "valid")]
-        completion.valid = all(verdicts) if verdicts else None
+        # Looked for without asking: an answer may take seconds, and others wait for the next step.
+        completion.verdicts = [
+            partial(getattr, state, "valid")
+            for _, state in running.guides
+            if getattr_static(state, "valid", None) is not None
+        ]
         self.running.remove(running)
         cache = running.stream.cache
         kept = running.view.tokens[: cache.length]
         whole = reason in ("stop", "length") and not running.request.embeddings and cache.length
         if self.prefixes.limit and whole and running.request.share_prefix:
-            self.prefixes.put(kept, cache)
+            self.prefixes.put(kept, cache, running.request.prefix_scope)
         else:
             cache.release()
         for _, state in running.guides:
@@ -372,6 +403,11 @@ class Engine:
         finish = getattr(running.request.drafter, "finish", None)
         if finish is not None:
             finish(running.draft_state)
+
+
+def _may_share(running: Request, request: Request) -> bool:
+    """True if a running request's cache rows may serve another one."""
+    return running.share_prefix and not running.embeddings and running.prefix_scope == request.prefix_scope
 
 
 def _masks(guide: object) -> bool:

@@ -29,10 +29,13 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
 class Entry:
     tokens: list[int]
     cache: KVCache
+    scope: str
 
 
 class PrefixStore:
     """Caches by the tokens they hold, the least recently used dropped first.
+
+    A cache is found again under the scope it was put in with, and under no other.
 
     Args:
         limit: Bytes that the kept caches may hold together; 0 keeps none.
@@ -47,21 +50,21 @@ class PrefixStore:
     def nbytes(self) -> int:
         return sum(entry.cache.nbytes for entry in self._entries.values())
 
-    def put(self, tokens: list[int], cache: KVCache) -> None:
+    def put(self, tokens: list[int], cache: KVCache, scope: str = "") -> None:
         """Take over a cache whose rows are exactly those of ``tokens``."""
         for key, entry in list(self._entries.items()):
-            if shared_length(entry.tokens, tokens) == len(entry.tokens):
+            if entry.scope == scope and shared_length(entry.tokens, tokens) == len(entry.tokens):
                 self._drop(key)
-        self._entries[self._next] = Entry(tokens, cache)
+        self._entries[self._next] = Entry(tokens, cache, scope)
         self._next += 1
         while self._entries and self.nbytes > self.limit:
             self._drop(next(iter(self._entries)))
 
-    def match(self, tokens: list[int]) -> tuple[int, KVCache | None]:
+    def match(self, tokens: list[int], scope: str = "") -> tuple[int, KVCache | None]:
         """The longest kept beginning of ``tokens``, as a length and the cache that holds it."""
         best, best_key = 0, -1
         for key, entry in self._entries.items():
-            length = shared_length(entry.tokens, tokens)
+            length = shared_length(entry.tokens, tokens) if entry.scope == scope else 0
             if length > best:
                 best, best_key = length, key
         if not best:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -75,7 +75,9 @@ class Request:
         stop: Strings that end the text; needs the engine to have a detokenizer.
         logprobs: How many candidates to return at every output token; ``None`` for no log-probabilities.
         trace: Record every step into it.
-        share_prefix: Reuse and keep cache rows of equal beginnings.
+        share_prefix: Reuse and keep cache rows of equal beginnings …
+        prefix_scope: … with requests of the same scope only, so that nobody can tell from the time what
+            others asked.
     """
 
     prompt: Sequence[int]
@@ -92,6 +94,7 @@ class Request:
     embeddings: dict[int, Tensor] = field(default_factory=dict)
     spans: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     share_prefix: bool = True
+    prefix_scope: str = ""
 
     def check(self) -> None:
         """Refuse settings and pairs of parts that cannot work.
@@ -150,6 +153,8 @@ def guarantee_of(
     guided = "the target's own distribution"
     if guides:
         guided = f"the target's distribution under {', '.join(guide.name for guide in guides)}"
+        if any(getattr(guide, "masks", False) for guide in guides):
+            guided += ", masked and renormalised token by token"
     if not verifier.exact:
         return Guarantee(False, f"approximate: verifier {verifier.name!r} may depart from {guided}")
     if sampling.greedy:
@@ -166,6 +171,7 @@ class Stats:
     Attributes:
         steps: Target passes that produced tokens.
         drafted: Draft nodes scored; ``accepted`` of them were kept.
+        dictated: Tokens that a guide left no choice about, taken without being scored.
         proposed_by_depth: How often a draft at depth 1, 2, … was judged (its parent was kept) …
         accepted_by_depth: … and how often it was kept.
         seconds: Time by part over the steps this request took part in: draft, target, guide, verify,
@@ -180,6 +186,7 @@ class Stats:
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
+    dictated: int = 0
     proposed_by_depth: list[int] = field(default_factory=list)
     accepted_by_depth: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -220,7 +227,7 @@ class Completion:
     """What a request came to.
 
     Attributes:
-        valid: Whether the text satisfies all guides; ``None`` where none of them can tell.
+        verdicts: Say, for each guide that can tell, whether the text satisfies it; read :attr:`valid`.
         error: The one-line reason when ``finish_reason`` is ``"error"``, and ``exception`` behind it.
     """
 
@@ -232,6 +239,21 @@ class Completion:
     stats: Stats = field(default_factory=Stats)
     logprobs: list[TokenLogprob] | None = None
     trace: Trace | None = None
-    valid: bool | None = None
     error: str | None = None
     exception: Exception | None = None
+    verdicts: list[Callable[[], bool]] = field(default_factory=list, repr=False)
+    _valid: bool | None = field(default=None, repr=False)
+
+    @property
+    def valid(self) -> bool | None:
+        """Whether the text satisfies all guides; ``None`` where none of them can tell.
+
+        Checked when it is first asked, not while others are waiting for the engine's next step.
+
+        Raises:
+            BadInput: if the check passes one of a guide's limits.
+        """
+        if self.verdicts:
+            self._valid = all(verdict() for verdict in self.verdicts)
+            self.verdicts = []
+        return self._valid

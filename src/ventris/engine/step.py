@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from ventris.engine.errors import VentrisError
 from ventris.engine.parts import (
     NO_DRAFT,
     Budget,
@@ -51,6 +50,8 @@ class Running:
     admitted: float
     piece: str = ""
     new_tokens: list[int] = field(default_factory=list)
+    dictated: list[int] = field(default_factory=list)
+    """Tokens that a guide dictated and that :func:`emit` has not seen yet."""
 
     @property
     def reading(self) -> bool:
@@ -79,6 +80,9 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
     Args:
         measured: Told each drafting call's name and seconds.
     """
+    for running in batch:
+        if _takes_dictation(running):
+            _take_dictation(running)
     trees = [_forced_draft(running) for running in batch]
     able = [i for i, running in enumerate(batch) if len(trees[i]) == 1 and _may_draft(running)]
     if not able:
@@ -109,13 +113,52 @@ def _may_draft(running: Running) -> bool:
     return running.request.drafter is not None and ready and running.view.remaining > 1
 
 
+def _forced(running: Running, state: GuideState) -> list[int]:
+    """Tokens that a guide says must follow, short of the last one allowed."""
+    forced = getattr(state, "forced", None)
+    return forced()[: running.view.remaining - 1] if forced else []
+
+
+def _takes_dictation(running: Running) -> bool:
+    """True if forced tokens may be taken without scoring them: nobody else has a say, or wants to look."""
+    request = running.request
+    return (
+        len(running.guides) == 1
+        and not hasattr(running.guides[0][1], "streams")
+        and running.sampling.idle
+        and not running.taps
+        and request.trace is None
+        and request.logprobs is None
+    )
+
+
+def _take_dictation(running: Running) -> None:
+    """Take what the guide forces, so that the next tree grows behind it.
+
+    Under the guide these tokens have all the mass. They wait in the stream like tokens of a prompt, and
+    enter the cache with the next tree, without logits of their own.
+    """
+    ((name, state),) = running.guides
+    tokens = _forced(running, state)
+    if not tokens:
+        return
+    tree = TokenTree.chain([running.stream.pending[-1], *tokens[:-1]], name)
+    path = range(len(tree))
+    running.stream.advance(tree, path, tokens[-1])
+    if running.request.drafter is not None:
+        running.request.drafter.observe(running.draft_state, Commit(tree, path, tokens[-1], ()))
+    for token in tokens:
+        state.advance(token)
+        running.sampling.advance(token)
+    running.view.tokens += tokens
+    running.dictated += tokens
+
+
 def _forced_draft(running: Running) -> TokenTree:
     """The root with the tokens that a guide says must follow; a draft that costs nothing to make."""
     root = running.stream.pending[-1]
     for name, state in running.guides:
-        forced = getattr(state, "forced", None)
-        tokens = forced()[: running.view.remaining - 1] if forced else []
-        if tokens:
+        if tokens := _forced(running, state):
             return TokenTree.chain([root, *tokens], name)
     return TokenTree.root(root)
 
@@ -193,8 +236,8 @@ def _needs(state: GuideState, tree: TokenTree) -> Needs:
     return needs(tree) if needs else Needs()
 
 
-def verify(scored: Scored) -> Walk | VentrisError:
-    """Let the request's verifier walk its tree; a failure belongs to this request alone."""
+def verify(scored: Scored) -> Walk | Exception:
+    """Let the request's verifier walk its tree; a failure, of a guide say, belongs to this request alone."""
     running = scored.running
     lead = running.stream.lead
     walk = Walk(
@@ -205,12 +248,13 @@ def verify(scored: Scored) -> Walk | VentrisError:
         running.guides,
         {layer: rows[lead:] for layer, rows in scored.result.hidden.items()},
         {key: result.logits for key, result in scored.guide_results.items()},
+        recorded=running.request.trace is not None or running.request.logprobs is not None,
     )
     if running.guides:
         walk.clock = perf_counter
     try:
         running.request.verifier.select(walk)
-    except VentrisError as error:
+    except Exception as error:
         return error
     return walk
 
@@ -250,14 +294,16 @@ def _count(running: Running, tree: TokenTree, walk: Walk) -> None:
 
 
 def emit(running: Running, walk: Walk, batch_size: int) -> StepTrace | None:
-    """Add a walk's tokens to the output, up to a stop string, and decide whether the request is done."""
+    """Add a step's tokens to the output, up to a stop string, and decide whether the request is done."""
     request, completion = running.request, running.completion
     if request.logprobs is not None and completion.logprobs is not None:
         for (_, raw, _row), token in zip(walk.visited, walk.taken, strict=False):
             top = most_probable(raw, request.logprobs) if request.logprobs else []
             completion.logprobs.append(TokenLogprob(token, log_probability(raw, token), top))
     step = request.trace.record(walk.tree, walk, batch_size) if request.trace is not None else None
-    for token in walk.taken:
+    dictated, running.dictated = running.dictated, []
+    completion.stats.dictated += len(dictated)
+    for token in (*dictated, *walk.taken):
         completion.tokens.append(token)
         running.new_tokens.append(token)
         if token in request.end_ids:
