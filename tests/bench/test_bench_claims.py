@@ -32,7 +32,14 @@ def measured(**fields: object) -> Measured:
         for r in range(3)
         for size, rate in ((1, 40.0), (8, 160.0))
     ]
-    given = {"runs": runs, "batch_runs": batches, "costs": costs, "startups": [2.0, 3.0, 2.5], **fields}
+    copying = [run for run in runs if run.category != "translation"]
+    given = {
+        "runs": runs,
+        "copying_runs": copying,
+        "batch_runs": batches,
+        "costs": costs,
+        "startups": [2.0, 3.0, 2.5],
+    } | fields
     return Measured(**given)  # type: ignore[arg-type]
 
 

@@ -93,6 +93,7 @@ class ClaimsReport(BaseModel):
     environments: dict[str, Environment]
     missing: dict[str, str] = Field(default_factory=dict)
     runs: list[Run] = Field(default_factory=list)
+    copying_runs: list[Run] = Field(default_factory=list)
     batch_runs: list[BatchRun] = Field(default_factory=list)
     forward_costs: dict[str, ForwardCost] = Field(default_factory=dict)
     first_token_seconds: list[float] = Field(default_factory=list)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from ventris.bench.batch import measure_batches
 from ventris.bench.claims.claim import Claim, ClaimsReport
-from ventris.bench.claims.promises import BATCH, BFLOAT16, INT4, INT4_A8, PROMISES, TRACED, Measured, ngram
+from ventris.bench.claims.promises import (
+    BATCH,
+    BFLOAT16,
+    COPYING,
+    INT4,
+    INT4_A8,
+    PROMISES,
+    TRACED,
+    Measured,
+    ngram,
+)
 from ventris.bench.claims.startup import StartupFailed, first_token_seconds
 from ventris.bench.contestant import Contestant
 from ventris.bench.machine import LoadWatch, load_warnings
@@ -33,6 +43,9 @@ if TYPE_CHECKING:
 PER_CATEGORY = 2
 """Prompts of each category when the settings do not say."""
 
+COPYING_PER_CATEGORY = 40
+"""The same where answers copy from the prompt: they differ so much that a few prompts tell little."""
+
 PEERS = ["transformers", "llama.cpp"]
 DTYPES: tuple[DType, ...] = ("bfloat16", "int4-a8", "int4")
 
@@ -54,18 +67,29 @@ def measure_claims(settings: BenchSettings, progress: Progress | None = None) ->
     created, started = datetime.now(UTC), perf_counter()
     per_category = settings.per_category or PER_CATEGORY
     questions = load_questions(settings.data, settings.categories, per_category)
+    copying = [
+        question
+        for question in load_questions(
+            settings.data, settings.categories, settings.per_category or COPYING_PER_CATEGORY
+        )
+        if question.category in COPYING
+    ]
     with ready_threads(settings) as threads:
         lineup = _line_up(settings, threads, progress)
         model = lineup.model
-        context = longest_context(questions, model, settings.max_new_tokens)
+        context = longest_context([*questions, *copying], model, settings.max_new_tokens)
         peers, entrants = open_peers(parse_peers(PEERS), PeerContext(model.source, threads, context))
         lineup.missing |= {entrant.name: entrant.missing for entrant in entrants if entrant.missing}
         ask = asker(model.tokenizer)
         contestants: list[Contestant] = [*lineup.methods, *peers]
-        race = Race(contestants, ask, limits_of(settings, model), model.target.context_length, progress)
+        limits, longest = limits_of(settings, model), model.target.context_length
+        race = Race(contestants, ask, limits, longest, progress)
         race.warm_up(ask(questions[0]).prompt(0))
         watch = LoadWatch()
         race.run(questions, settings.repeats)
+        untraced = [method for method in lineup.methods if method.name != TRACED]
+        copying_race = Race(untraced, ask, limits, longest, progress)
+        copying_race.run(copying, 1)
         prompts = [ask(question).prompt(0) for question in questions]
         plain = [method for method in lineup.methods if method.name in (BFLOAT16, INT4_A8, INT4)]
         short = sorted(prompts, key=len)[:BATCH]
@@ -74,8 +98,16 @@ def measure_claims(settings: BenchSettings, progress: Progress | None = None) ->
         )
         load = watch.finish()
     startups = _startups(settings, lineup.missing, progress)
-    lineup.missing |= race.failed
-    measured = Measured(race.runs, batch_runs, lineup.costs, startups, lineup.missing, settings.seed)
+    lineup.missing |= race.failed | copying_race.failed
+    measured = Measured(
+        race.runs,
+        copying_race.runs,
+        batch_runs,
+        lineup.costs,
+        startups,
+        lineup.missing,
+        settings.seed,
+    )
     for environment in lineup.environments.values():
         environment.load = load
     report = ClaimsReport(
@@ -85,10 +117,11 @@ def measure_claims(settings: BenchSettings, progress: Progress | None = None) ->
         environments=lineup.environments,
         missing=lineup.missing,
         runs=race.runs,
+        copying_runs=copying_race.runs,
         batch_runs=batch_runs,
         forward_costs=lineup.costs,
         first_token_seconds=startups,
-        warnings=[*load_warnings(load), *race.warnings],
+        warnings=[*load_warnings(load), *race.warnings, *copying_race.warnings],
     )
     if settings.out is not None:
         write_claims(report, settings.out)
