@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from ventris.draft import DraftModel, NGram
-from ventris.guide import Choice, Grammar, HardGuide, JsonSchema, Regex
+from ventris.engine.request import Completion
+from ventris.guide import Choice, Grammar, HardGuide, JsonSchema, Regex, Words
 from ventris.verify import Block, PointMass, Rejection
 
 from .tiny import PROMPT, TinyTarget, decode
@@ -79,5 +80,51 @@ def test_forced_text_saves_steps() -> None:
     forced, unforced = (decode([JsonSchema(SCHEMA, forced=f)])[0] for f in (True, False))
     assert forced.tokens == unforced.tokens
     assert forced.stats.steps < 0.9 * unforced.stats.steps
-    # What is forced is allowed alone, so no such draft is ever refused.
-    assert forced.stats.accepted == forced.stats.drafted
+    assert forced.stats.dictated == unforced.stats.steps - forced.stats.steps
+    assert unforced.stats.dictated == 0
+
+
+def test_forced_text_is_a_draft_where_somebody_else_has_a_say_or_looks() -> None:
+    plain = decode([JsonSchema(SCHEMA)])[0]
+    for options in (
+        {"repetition_penalty": 1.0000001},
+        {"guides": [Words(exclude=["zzzz"])]},
+        {"logprobs": 1},
+    ):
+        guides = [JsonSchema(SCHEMA), *options.pop("guides", ())]
+        done = decode(guides, **options)[0]
+        assert done.tokens == plain.tokens
+        assert done.stats.dictated == 0
+        # What is forced is allowed alone, so no such draft is ever refused.
+        assert done.stats.accepted == done.stats.drafted > 0
+
+
+@pytest.mark.parametrize("drafter", ["ngram", "model"])
+def test_drafters_go_on_behind_forced_text(drafter: str) -> None:
+    # Each prompt holds an answer, so that there is something to copy.
+    prompts = [[*p, *decode([JsonSchema(SCHEMA)], prompts=[p])[0].tokens, *p] for p in (PROMPT, *OTHERS)]
+    make = NGram if drafter == "ngram" else lambda: DraftModel(TinyTarget(blend=(9, 0.1)))
+    forced, unforced = (
+        decode([JsonSchema(SCHEMA, forced=f)], drafter=make(), prompts=prompts) for f in (True, False)
+    )
+    assert [done.tokens for done in forced] == [done.tokens for done in unforced]
+    alone = decode([JsonSchema(SCHEMA)], prompts=prompts)
+
+    def total(completions: list[Completion], count: str) -> int:
+        return sum(getattr(done.stats, count) for done in completions)
+
+    # Fewer steps than forced text or drafts alone, and no draft is wasted on what is forced.
+    assert total(forced, "steps") < 0.95 * min(total(alone, "steps"), total(unforced, "steps"))
+    assert total(forced, "drafted") <= total(unforced, "drafted")
+    assert total(forced, "dictated") > 0
+
+
+def test_a_stop_text_and_the_limit_may_fall_into_forced_text() -> None:
+    plain = decode([JsonSchema(SCHEMA)])[0]
+    for limit in range(1, len(plain.tokens) + 2):
+        cut = decode([JsonSchema(SCHEMA)], tokens=limit)[0]
+        assert cut.tokens == plain.tokens[:limit]
+        # Whole without its end token is whole.
+        assert cut.valid == (limit >= len(plain.tokens) - 1)
+    stopped = decode([JsonSchema(SCHEMA)], stop=['"nam'])[0]
+    assert (stopped.text, stopped.finish_reason) == ("{", "stop")

@@ -250,3 +250,14 @@ def test_drafts_are_pruned_to_what_may_come() -> None:
     assert state.tokens == []
     state.advance(a)
     assert state.prune(TokenTree.chain([a, b, 2, x])) == [0, 1, 2]
+
+
+def test_the_guarantee_says_what_exact_means_under_a_mask() -> None:
+    for settings in ({}, {"temperature": 1.0}):
+        masked = decode([Regex("a+")], **settings)[0].guarantee
+        assert masked is not None
+        assert masked.exact
+        assert "under regex, masked and renormalised token by token" in masked.statement
+    free = decode([])[0].guarantee
+    assert free is not None
+    assert "masked" not in free.statement

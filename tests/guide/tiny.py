@@ -102,6 +102,8 @@ def decode(
     tokens: int = 60,
     verifier: Any = None,
     may_fail: bool = False,
+    logprobs: int | None = None,
+    stop: Sequence[str] = (),
     **sampling: Any,
 ) -> list[Completion]:
     """Decode prompts side by side under guides, bound here; none may fail, unless said otherwise."""
@@ -120,6 +122,8 @@ def decode(
                 drafter,
                 bound,
                 frozenset(tokenizer.eos_ids),
+                stop,
+                logprobs,
             )
         )
         for prompt in prompts

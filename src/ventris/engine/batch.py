@@ -240,7 +240,7 @@ class Engine:
 
     def _emit(self, running: Running, walk: Walk, batch_size: int) -> Event:
         before = len(running.completion.tokens)
-        sources = [running.guides[0][0]] * len(running.dictated) + walk.sources
+        sources = [running.guides[0][0] for _ in running.dictated] + walk.sources
         emit(running, walk, batch_size)
         completion = running.completion
         now = perf_counter() - running.admitted

@@ -184,7 +184,10 @@ class GuideState(Protocol):
 
     - ``fork() -> GuideState``: an independent copy, so that a drafter can be guided;
     - ``streams``, ``needs(tree) -> Needs``: extra forwards and hidden rows;
-    - ``forced() -> list[int]``: tokens that must come next; they become a free draft;
+    - ``forced() -> list[int]``: tokens that must come next, each the only one that :meth:`adjust` leaves;
+      they become a free draft, or are taken at once if nobody else has a say;
+    - ``allows(token) -> bool``: for a mask that changes nothing but minus infinities, whether it leaves
+      ``token``; saves masking all tokens where the best one is allowed;
     - ``prune(tree) -> list[int]``: the nodes of a draft, parents first and the root always, that may come
       at all; the others are not scored;
     - ``valid -> bool``: whether the text so far satisfies the guide.

@@ -36,6 +36,7 @@ class Walk:
         guides: Names and states of its guides, in the order of application.
         hidden: Tapped hidden rows by layer, ``[nodes, hidden]``.
         stream_logits: Logits of the guides' own streams, by ``id``, ``[nodes, vocab]``.
+        recorded: Somebody will read :attr:`visited`, so that every token taken needs its visit there.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Walk:
         guides: Sequence[tuple[str, GuideState]] = (),
         hidden: dict[int, Tensor] | None = None,
         stream_logits: dict[int, Tensor] | None = None,
+        recorded: bool = True,
     ) -> None:
         self.tree = tree
         self.request = request
@@ -55,6 +57,7 @@ class Walk:
         self.taken: list[int] = []
         self.sources: list[str] = []
         self.visited: list[tuple[int, Row, Row]] = []
+        self.recorded = recorded
         self.open = True
         self.accepted = 0
         self.guide_seconds = 0.0
@@ -104,7 +107,27 @@ class Walk:
 
     def argmax(self) -> int:
         """The guided target's most probable token here."""
+        if self._row is None and self._guides and not self.recorded:
+            token = self._best_if_allowed()
+            if token is not None:
+                return token
         return greedy_token(self.logits())
+
+    def _best_if_allowed(self) -> int | None:
+        """The best token before guides, if all of them are masks that allow it.
+
+        It is the best one under the masks too, and asking about one token is much cheaper than masking all.
+        """
+        checks = [getattr(state, "allows", None) for _, state in self._guides]
+        if None in checks:
+            return None
+        started = self.clock() if self.clock else 0.0
+        raw = self._rows[self.node]
+        token = greedy_token(raw if self._sampling.idle else self._sampling.adjust(raw))
+        allowed = all(allows(token) for allows in checks if allows is not None)
+        if self.clock:
+            self.guide_seconds += self.clock() - started
+        return token if allowed else None
 
     def probs(self) -> Tensor:
         """The guided and warped distribution of the next token here, ``[vocab]``."""
@@ -174,8 +197,9 @@ class Walk:
         If a child carries it the walk goes down to that child; otherwise, or at an end token or the
         length limit, the walk is closed. ``source`` overrides what the trace says of the token's origin.
         """
-        # Every token taken has its visit, also where a rule decided without looking here.
-        self.logits()
+        if self.recorded:
+            # Every token taken has its visit, also where a rule decided without looking here.
+            self.logits()
         child = next((c for c in self._children[self.node] if self.tree.tokens[c] == token), None)
         drafted = child is not None
         self.accepted += drafted

@@ -169,6 +169,18 @@ class HardState:
             return GuideStopped(f"{place}no token of this vocabulary goes on with the text")
         return GuideStopped(f"{place}{gist(error)}; simplify it or raise its limits")
 
+    def allows(self, token: int) -> bool:
+        """Whether :meth:`adjust` would leave a token, without finding the whole mask."""
+        if self.broken:
+            return True
+        if token in self._ends:
+            return self.ended or self._matcher.is_accepting()
+        if self.ended or token >= self._vocabulary.size or token in self._vocabulary.end_ids:
+            return False
+        if forced := self._matcher.compute_ff_tokens():
+            return token == forced[0]
+        return bool(self._matcher.validate_tokens([token]) == 1)
+
     def advance(self, token: int) -> None:
         """Follow a token; one that the language forbids leaves the state broken, and nothing masked."""
         if self.broken:
