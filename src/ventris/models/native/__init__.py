@@ -3,6 +3,6 @@
 from ventris.models.native.build import NativeUnavailable
 from ventris.models.native.decoder import NativeDecoder
 from ventris.models.native.pack import PackedModel, open_packed, pack
-from ventris.models.native.rows import argmax, top_k
+from ventris.models.native.rows import most_probable
 
-__all__ = ["NativeDecoder", "NativeUnavailable", "PackedModel", "argmax", "open_packed", "pack", "top_k"]
+__all__ = ["NativeDecoder", "NativeUnavailable", "PackedModel", "most_probable", "open_packed", "pack"]

@@ -87,7 +87,6 @@ void ventris_head(void* decoder, const float* hidden, int64_t rows, float* logit
 void ventris_queries(void* decoder, int64_t layer, int64_t position, const float* hidden, const VentrisRope* ropes,
                      float* queries);
 
-int64_t ventris_argmax(const float* row, int64_t count);
 // The k largest numbers of a row in falling order (ties: the smaller index first); returns log(sum(exp(row))).
 float ventris_top_k(const float* row, int64_t count, int64_t k, float* values, int64_t* indices);
 }

@@ -99,7 +99,6 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "ventris_run": (integer, [address, address, ctypes.POINTER(Buffers)]),
         "ventris_head": (None, [address, address, integer, address]),
         "ventris_queries": (None, [address, integer, integer, address, ctypes.POINTER(Rope), address]),
-        "ventris_argmax": (integer, [address, integer]),
         "ventris_top_k": (ctypes.c_float, [address, integer, integer, address, address]),
     }
     for name, (result, arguments) in signatures.items():

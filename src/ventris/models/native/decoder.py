@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
 from ventris.engine.errors import BadInput
-from ventris.engine.sampling import Row, most_probable
+from ventris.engine.sampling import Row
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
 from ventris.models.native import abi
 from ventris.models.native.build import load_library
 from ventris.models.native.pack import PackedModel, open_packed, pack
-from ventris.models.native.rows import top_k
+from ventris.models.native.rows import most_probable
 from ventris.models.rope import rope_tables
 from ventris.models.weights import Weights
 
@@ -170,12 +170,10 @@ class NativeDecoder:
             self._library.ventris_head(self._handle, rows.data_ptr(), rows.shape[0], logits.data_ptr())
         return logits
 
-    def most_probable(self, row: Row, count: int) -> list[tuple[int, float]]:
+    @staticmethod
+    def most_probable(row: Row, count: int) -> list[tuple[int, float]]:
         """The ``count`` best tokens of a row of logits with their log-probabilities, in one pass."""
-        if row.dtype != "float32":
-            return most_probable(row, count)
-        values, tokens, log_total = top_k(torch.from_numpy(row), count)
-        return [(t, v - log_total) for t, v in zip(tokens.tolist(), values.tolist(), strict=True)]
+        return most_probable(row, count)
 
     def attention_row(self, cache: KVCache, layer: int, hidden_row: Tensor, position: int) -> Tensor:
         """Attention probabilities of one query over the committed rows, float32 ``[heads, length]``.

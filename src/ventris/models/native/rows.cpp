@@ -45,13 +45,6 @@ using namespace ventris;
 
 extern "C" {
 
-int64_t ventris_argmax(const float* row, int64_t count) {
-  std::vector<float> maxima = stretch_maxima(row, count);
-  int64_t stretch = std::max_element(maxima.begin(), maxima.end()) - maxima.begin();
-  const float* from = row + stretch * kStretch;
-  return std::max_element(from, std::min(from + kStretch, row + count)) - row;
-}
-
 float ventris_top_k(const float* row, int64_t count, int64_t k, float* values, int64_t* indices) {
   std::vector<float> maxima = stretch_maxima(row, count);
   const float largest = *std::max_element(maxima.begin(), maxima.end());

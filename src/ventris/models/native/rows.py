@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+import ctypes
+from functools import cache
 
+from ventris.engine import sampling
+from ventris.engine.sampling import Row
 from ventris.models.native.build import NativeUnavailable, load_library
 
 
-def argmax(row: Tensor) -> int:
-    """Index of the largest number of a float32 CPU row ``[n]``; the first of equals."""
-    try:
-        library = load_library()
-    except NativeUnavailable:
-        return int(np.argmax(row.numpy()))
-    row = row.contiguous()
-    return int(library.ventris_argmax(row.data_ptr(), row.shape[0]))
+def most_probable(row: Row, count: int) -> list[tuple[int, float]]:
+    """The ``count`` most probable tokens with their log-probabilities, best first, equals by token id.
 
-
-def top_k(row: Tensor, k: int) -> tuple[Tensor, Tensor, float]:
-    """The largest numbers of a float32 CPU row ``[n]``.
-
-    Returns:
-        Values float32 ``[k]`` in falling order, their indices int64 ``[k]`` (the smaller first among
-        equals), and ``log(sum(exp(row)))``, which turns a value into a log-probability.
+    As :func:`ventris.engine.sampling.most_probable`, in a quarter of the time on a float32 row ``[vocab]``.
     """
-    k = min(k, row.shape[0])
+    if row.dtype != "float32" or not row.flags.c_contiguous:
+        return sampling.most_probable(row, count)
     try:
         library = load_library()
     except NativeUnavailable:
-        indices = torch.argsort(row, descending=True, stable=True)[:k]
-        return row[indices], indices, float(torch.logsumexp(row, 0))
-    row = row.contiguous()
-    values = torch.empty(k, dtype=torch.float32)
-    indices = torch.empty(k, dtype=torch.int64)
-    total = library.ventris_top_k(row.data_ptr(), row.shape[0], k, values.data_ptr(), indices.data_ptr())
-    return values, indices, float(total)
+        return sampling.most_probable(row, count)
+    count = min(count, row.size)
+    # Plain C arrays: between two steps everything is out of the processor's caches, and tensors touch more.
+    values_type, tokens_type = _result_types(count)
+    values, tokens = values_type(), tokens_type()
+    log_total = library.ventris_top_k(row.ctypes.data, row.size, count, values, tokens)
+    return [(token, value - log_total) for token, value in zip(tokens, values, strict=True)]
+
+
+@cache
+def _result_types(count: int) -> tuple[type, type]:
+    return ctypes.c_float * count, ctypes.c_int64 * count
