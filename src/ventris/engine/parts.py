@@ -186,8 +186,8 @@ class GuideState(Protocol):
     - ``streams``, ``needs(tree) -> Needs``: extra forwards and hidden rows;
     - ``forced() -> list[int]``: tokens that must come next, each the only one that :meth:`adjust` leaves;
       they become a free draft, or are taken at once if nobody else has a say;
-    - ``allows(token) -> bool``: for a mask that changes nothing but minus infinities, whether it leaves
-      ``token``; saves masking all tokens where the best one is allowed;
+    - ``best(row) -> int | None``: for a mask, the largest of the logits ``row: [vocab]`` that it leaves, the
+      first of equals; spares masking all of them where that is easy to say;
     - ``prune(tree) -> list[int]``: the nodes of a draft, parents first and the root always, that may come
       at all; the others are not scored;
     - ``valid -> bool``: whether the text so far satisfies the guide.

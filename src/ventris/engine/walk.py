@@ -108,26 +108,26 @@ class Walk:
     def argmax(self) -> int:
         """The guided target's most probable token here."""
         if self._row is None and self._guides and not self.recorded:
-            token = self._best_if_allowed()
+            token = self._best_under_masks()
             if token is not None:
                 return token
         return greedy_token(self.logits())
 
-    def _best_if_allowed(self) -> int | None:
-        """The best token before guides, if all of them are masks that allow it.
+    def _best_under_masks(self) -> int | None:
+        """The most probable token that every guide leaves, if all of them know it and agree.
 
-        It is the best one under the masks too, and asking about one token is much cheaper than masking all.
+        A token that is the best under each mask is the best under all; nothing need be masked then.
         """
-        checks = [getattr(state, "allows", None) for _, state in self._guides]
-        if None in checks:
+        finders = [getattr(state, "best", None) for _, state in self._guides]
+        if None in finders:
             return None
         started = self.clock() if self.clock else 0.0
         raw = self._rows[self.node]
-        token = greedy_token(raw if self._sampling.idle else self._sampling.adjust(raw))
-        allowed = all(allows(token) for allows in checks if allows is not None)
+        row = raw if self._sampling.idle else self._sampling.adjust(raw)
+        found = {find(row) for find in finders if find is not None}
         if self.clock:
             self.guide_seconds += self.clock() - started
-        return token if allowed else None
+        return found.pop() if len(found) == 1 else None
 
     def probs(self) -> Tensor:
         """The guided and warped distribution of the next token here, ``[vocab]``."""

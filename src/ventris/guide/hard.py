@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from copy import copy
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ventris.engine.errors import BadInput
 from ventris.engine.parts import NodeView, RequestView
+from ventris.engine.sampling import Row, greedy_token
 from ventris.engine.tree import TokenTree
 from ventris.guide.compile import gist
 from ventris.guide.limits import DEFAULT_LIMITS, GuideStopped, Limits
@@ -19,6 +21,10 @@ from ventris.guide.vocabulary import ByteTokenizer, Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+SPARSE = 8
+"""Looking at the allowed tokens alone pays if at most one in so many is."""
 
 
 class HardGuide(ABC):
@@ -169,16 +175,38 @@ class HardState:
             return GuideStopped(f"{place}no token of this vocabulary goes on with the text")
         return GuideStopped(f"{place}{gist(error)}; simplify it or raise its limits")
 
-    def allows(self, token: int) -> bool:
-        """Whether :meth:`adjust` would leave a token, without finding the whole mask."""
+    def best(self, row: Row) -> int | None:
+        """The largest logit that :meth:`adjust` leaves; mostly the largest of all, so no mask is needed.
+
+        Args:
+            row: Logits ``[vocab]``, not changed.
+
+        Raises:
+            BrokenModel: if the logits are NaN.
+            GuideStopped: as :meth:`adjust`.
+        """
+        if not (self.broken or self.ended):
+            forced = self._matcher.compute_ff_tokens()
+            if forced:
+                ends = forced[0] in self._ends or forced[0] in self._vocabulary.end_ids
+                return forced[0] if not ends and math.isfinite(row[forced[0]]) else None
+        token = greedy_token(row)
+        if self._leaves(token):
+            return token
+        allowed = np.flatnonzero(~self._forbidden(len(row)))
+        if allowed.size * SPARSE > len(row):
+            return None
+        token = int(allowed[row[allowed].argmax()]) if allowed.size else -1
+        return token if token >= 0 and math.isfinite(row[token]) else None
+
+    def _leaves(self, token: int) -> bool:
+        """Whether a token may follow where nothing is forced."""
         if self.broken:
             return True
         if token in self._ends:
             return self.ended or self._matcher.is_accepting()
         if self.ended or token >= self._vocabulary.size or token in self._vocabulary.end_ids:
             return False
-        if forced := self._matcher.compute_ff_tokens():
-            return token == forced[0]
         return bool(self._matcher.validate_tokens([token]) == 1)
 
     def advance(self, token: int) -> None:
