@@ -342,25 +342,29 @@ class Chat:
         if system := self.settings.pop("system", None):
             self.messages.append({"role": "system", "content": system})
         self._engine = model.engine(max_batch=1, prefix_bytes=PREFIX_BYTES)
+        self._open: Completion | None = None
 
     def stream(self, text: str, **settings: Any) -> Iterator[Piece]:
         """Say something and yield the answer piece by piece; both join the history.
 
-        An answer that is broken off joins the history as far as it came.
+        An answer that is broken off joins the history as far as it came. Saying something ends an answer
+        that is still open: one whose iterator was neither used up nor closed, or whose end was interrupted.
         """
+        self._end_open()
         messages = [*self.messages, {"role": "user", "content": text}]
         request = self.model.request(messages, **{**self.settings, **settings})
-        completion = self._engine.add(request)
+        completion = self._open = self._engine.add(request)
         return self._answer(messages, completion)
 
     def _answer(self, messages: list[dict[str, Any]], completion: Completion) -> Iterator[Piece]:
         try:
-            for event in self._engine.run():
-                _raise_failure(completion)
-                yield _piece(event)
+            while self._engine.busy and completion is self._open:
+                for event in self._engine.step():
+                    _raise_failure(completion)
+                    yield _piece(event)
         finally:
             self._engine.cancel(completion)
-            if completion.error is None:
+            if completion.error is None and completion is self._open:
                 self.messages = [*messages, {"role": "assistant", "content": completion.text}]
 
     def say(self, text: str, **settings: Any) -> Completion:
@@ -372,9 +376,15 @@ class Chat:
         return completion
 
     def reset(self) -> None:
-        """Forget the conversation, except for the system message."""
+        """Forget the conversation, except for the system message; an answer that is open ends."""
+        self._end_open()
         self.messages = [message for message in self.messages[:1] if message["role"] == "system"]
         self._engine.prefixes.clear()
+
+    def _end_open(self) -> None:
+        if self._open is not None:
+            self._engine.cancel(self._open)
+            self._open = None
 
 
 def default_verifier(drafter: Any, sampling: Sampling) -> str:

@@ -124,6 +124,18 @@ def test_a_broken_off_answer_stays_in_the_history_as_far_as_it_came(model: Model
     assert chat.say("de").finish_reason == "length"
 
 
+def test_saying_something_ends_an_answer_that_is_still_open(model: Model) -> None:
+    chat = model.chat(max_new_tokens=8, ignore_eos=True)
+    expected = model.chat(max_new_tokens=8, ignore_eos=True).say("de")
+    never_read, half_read = chat.stream("abc"), chat.stream("fgh")
+    next(half_read)
+    chat.reset()
+    assert chat.say("de").tokens == expected.tokens
+    history = list(chat.messages)
+    assert [len(list(answer)) for answer in (never_read, half_read)] == [0, 0]
+    assert chat.messages == history
+
+
 def test_scores_go_through_the_guides(model: Model) -> None:
     scores = model.score([1, 2], [3, 4])
     expected = [
