@@ -96,7 +96,7 @@ def works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "ventris.cli.reproduce.run_reproduction", lambda slug, **options: reproduce_medusa(**options)
     )
-    from ventris.cli.reproduce import REPRODUCTIONS
+    from ventris.papers.reproduction_table import REPRODUCTIONS
 
     monkeypatch.setitem(REPRODUCTIONS, "medusa", f"{__name__}:reproduce_medusa")
 

@@ -25,7 +25,7 @@ from ventris.papers import (
     reproduce,
 )
 from ventris.papers.registry import read_registry
-from ventris.papers.reproduce import REPRODUCTIONS
+from ventris.papers.reproduction_table import REPRODUCTIONS
 
 SOURCES = Path(__file__).resolve().parents[2].parent / "shared" / "papers"
 

@@ -18,7 +18,7 @@ from ventris.engine.errors import BadInput
 from ventris.papers import Reproduction
 from ventris.papers import paper as find_paper
 from ventris.papers import reproduce as run_reproduction
-from ventris.papers.reproduce import REPRODUCTIONS
+from ventris.papers.reproduction_table import REPRODUCTIONS
 
 
 def register(app: typer.Typer) -> None:

@@ -1,6 +1,6 @@
 """The registry of papers: one entry a paper, with its parts, its claim and its reproduction.
 
-``reproduce`` here is the function; its table is ``from ventris.papers.reproduce import REPRODUCTIONS``.
+``reproduce`` here is the function; its table stands in :mod:`ventris.papers.reproduction_table`.
 """
 
 from ventris.papers.entry import GROUPS, PART_KINDS, Paper

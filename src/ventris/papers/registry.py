@@ -8,6 +8,7 @@ from importlib.resources import files
 import yaml
 
 from ventris.papers.entry import Paper
+from ventris.papers.reproduction_table import REPRODUCTIONS
 
 
 class UnknownPaper(ValueError):
@@ -53,9 +54,6 @@ def registry_text() -> str:
 
 @cache
 def _entries() -> dict[str, Paper]:
-    # Imported here because the reproductions look up their entries in this module.
-    from ventris.papers.reproduce import REPRODUCTIONS
-
     return read_registry(registry_text(), REPRODUCTIONS)
 
 

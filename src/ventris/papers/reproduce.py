@@ -7,13 +7,7 @@ from typing import Any
 from ventris.papers.entry import Paper
 from ventris.papers.registry import paper
 from ventris.papers.reproduction import Reproduction
-
-REPRODUCTIONS: dict[str, str] = {}
-"""Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
-
-A paper's entry is in state "works" if and only if it stands here; this is checked when the registry is read.
-A path and not the function itself, so that listing the papers imports no model code.
-"""
+from ventris.papers.reproduction_table import REPRODUCTIONS
 
 
 class NotYetBuilt(RuntimeError):

@@ -1,0 +1,8 @@
+"""Which papers have a reproduction, and where it stands."""
+
+REPRODUCTIONS: dict[str, str] = {}
+"""Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
+
+A paper's entry is in state "works" if and only if it stands here; this is checked when the registry is read.
+A path and not the function itself, so that listing the papers imports no model code.
+"""
