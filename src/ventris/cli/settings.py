@@ -93,7 +93,7 @@ def takes_model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a model in place of its parameter ``model``."""
 
     def read(given: dict[str, Any]) -> ModelOptions:
-        return _checked(ModelOptions, given)
+        return checked(ModelOptions, given)
 
     return with_options(command, "model", MODEL_FIELDS, (), read)
 
@@ -114,14 +114,22 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> Asked:
     Raises:
         BadInput: naming the file or the setting.
     """
-    merged = {**(_read_config(config) if config is not None else {}), **given}
+    return check_settings({**read_config(config), **given})
+
+
+def check_settings(merged: dict[str, Any]) -> Asked:
+    """Check every value of settings by their names; takes them out of ``merged``.
+
+    Raises:
+        BadInput: naming the setting.
+    """
     model = {key: merged.pop(key) for key in ModelOptions.model_fields if key in merged}
     said = {key: merged.pop(key) for key in ConversationOptions.model_fields if key in merged}
-    system = _checked(ConversationOptions, said).system
+    system = checked(ConversationOptions, said).system
     form = {key: merged.pop(key) for key in FormOptions.model_fields if key in merged}
-    if guides := form_guides(_checked(FormOptions, form).model_dump()):
+    if guides := form_guides(checked(FormOptions, form).model_dump()):
         merged["guides"] = [*guides, *_listed(merged.get("guides"))]
-    return Asked(_checked(ModelOptions, model), system, merged, read_generation_options(merged))
+    return Asked(checked(ModelOptions, model), system, merged, read_generation_options(merged))
 
 
 def _listed(guides: Any) -> list[Any]:
@@ -131,7 +139,14 @@ def _listed(guides: Any) -> list[Any]:
     return list(guides) if isinstance(guides, list | tuple) else [guides]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path | None) -> dict[str, Any]:
+    """Settings from a YAML file by the names of their fields; none without a file.
+
+    Raises:
+        BadInput: naming the file and what is wrong with it.
+    """
+    if path is None:
+        return {}
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -154,7 +169,12 @@ def _key(name: str) -> str:
     return next((f.key for f in OPTION_FIELDS if spelled in (f.name, f.key)), spelled)
 
 
-def _checked(model: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
+def checked(model: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
+    """Settings as their model has them.
+
+    Raises:
+        BadInput: naming the setting and the rule it breaks.
+    """
     try:
         return model.model_validate(given)
     except ValidationError as error:

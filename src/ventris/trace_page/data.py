@@ -75,6 +75,19 @@ def page_data(completion: Completion, tokenizer: ByteView | None) -> dict[str, A
     }
 
 
+def step_data(step: StepTrace, output: Sequence[int], tokenizer: ByteView | None) -> dict[str, Any]:
+    """One step as plain JSON values, for pages that follow an answer while it comes.
+
+    Args:
+        output: The tokens that it brought.
+    """
+    data = _step(step, output)
+    return data | {
+        "names": {token: visible(bytes_of(tokenizer, token)) for token in sorted(_tokens([data]))},
+        "seconds": dict(step.seconds),
+    }
+
+
 def _step(step: StepTrace, output: Sequence[int]) -> dict[str, Any]:
     children: dict[tuple[int, int], int] = {}
     for node in range(len(step.tokens) - 1, 0, -1):

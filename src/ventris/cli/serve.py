@@ -1,0 +1,134 @@
+"""``ventris serve``: OpenAI's HTTP API over one model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from typing import Annotated, Any
+
+import typer
+
+from ventris.cli.command_options import with_options
+from ventris.cli.loading import load_for
+from ventris.cli.option_fields import option_fields
+from ventris.cli.progress import phases
+from ventris.cli.settings import (
+    DECODING_FIELDS,
+    MODEL_FIELDS,
+    Asked,
+    ConfigFile,
+    check_settings,
+    checked,
+    read_config,
+)
+from ventris.engine.errors import BadInput
+from ventris.serve.settings import ServerSettings
+
+NOT_FOR_A_SERVER = ("system", "logprobs", "raw", "stop")
+"""Settings that belong to a request."""
+
+PACKAGES = ("fastapi", "uvicorn", "orjson", "prometheus_client")
+
+SERVER_FIELDS = tuple(option_fields(ServerSettings, lambda key: "Server"))
+DEFAULT_FIELDS = tuple(
+    field
+    for field in sorted(DECODING_FIELDS, key=lambda field: field.panel != "Parts")
+    if field.key not in NOT_FOR_A_SERVER
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedServer:
+    """Everything the command was told."""
+
+    server: ServerSettings
+    defaults: Asked
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("serve")(takes_server_settings(serve))
+
+
+def takes_server_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of server, model and decoding in place of ``asked``."""
+    config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)
+
+    def read(given: dict[str, Any], config: Path | None) -> AskedServer:
+        return read_server_settings({**_by_key(read_config(config)), **given})
+
+    return with_options(command, "asked", (*SERVER_FIELDS, *MODEL_FIELDS, *DEFAULT_FIELDS), (config,), read)
+
+
+def read_server_settings(merged: dict[str, Any]) -> AskedServer:
+    """Check every setting.
+
+    Raises:
+        BadInput: naming the setting.
+    """
+    server = {key: merged.pop(key) for key in ServerSettings.model_fields if key in merged}
+    refused = next((key for key in NOT_FOR_A_SERVER if key in merged), None)
+    if refused:
+        raise BadInput(f"{refused} belongs to a request; a server has no such setting")
+    return AskedServer(checked(ServerSettings, server), check_settings(merged))
+
+
+def serve(
+    asked: AskedServer,
+    name: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="the same as --model", show_default=False)
+    ] = None,
+) -> None:
+    """Serve a model to clients of OpenAI's API.
+
+    Parts and decoding settings given here are defaults for requests that do not say. Log lines are JSON, on
+    stderr, without prompts.
+    """
+    needs_packages()
+    from ventris.serve.keys import read_keys
+
+    keys = read_keys(asked.server.api_keys)
+    asked.server.check_exposure(len(keys))
+    # The web framework takes most of a second to import; that passes while the model loads.
+    importing = Thread(target=_import_app, daemon=True)
+    importing.start()
+    if name is not None:
+        asked.defaults.model.model = name
+    loaded = load_for(asked.defaults)
+    served = asked.server.served_name or Path(asked.defaults.model.model).name
+    importing.join()
+    from ventris.serve.app import create_app
+    from ventris.serve.log import log_to
+    from ventris.serve.run import serve as run
+    from ventris.serve.service import Service
+
+    service = Service(loaded, served, asked.server, asked.defaults.settings, keys)
+    with phases("preparing the parts"):
+        service.prepare_parts()
+    log_to()
+    run(create_app(service), service)
+
+
+def needs_packages() -> None:
+    """Refuse to go on without the packages of the extra.
+
+    Raises:
+        BadInput: naming what is missing and how to get it.
+    """
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if missing:
+        raise BadInput(f"the server needs {', '.join(missing)}; pip install 'ventris[serve]'")
+
+
+def _import_app() -> None:
+    import ventris.serve.app  # noqa: F401  # for its side effect on sys.modules
+
+
+def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Server settings in a file under the names of their fields."""
+    spelled = {field.name: field.key for field in SERVER_FIELDS}
+    return {spelled.get(name, name): value for name, value in config.items()}
