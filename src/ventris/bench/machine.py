@@ -17,7 +17,10 @@ from ventris.bench.record import Load
 BUSY_CORES = 0.1
 """Cores used by others from which a timing deserves a warning."""
 
-_PACKAGES = ("ventris", "torch", "transformers", "llama-cpp-python", "numpy")
+_PACKAGES = (
+    *("ventris", "torch", "transformers", "llama-cpp-python", "numpy"),
+    *("llguidance", "xgrammar", "outlines-core", "jsonschema", "jsonschema-rs"),
+)
 
 
 def available_cores() -> int:

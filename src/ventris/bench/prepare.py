@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ventris.bench.contestant import Limits
 from ventris.bench.machine import (
@@ -23,18 +23,37 @@ from ventris.bench.settings import BenchSettings
 
 if TYPE_CHECKING:
     from ventris.model import Model
-    from ventris.models.load import DType
+    from ventris.models.load import DType, Kernels
 
 _RUNTIMES = {"NativeDecoder": "native", "TorchDecoder": "torch", "TransformersTarget": "transformers"}
 
 
-def thread_count(settings: BenchSettings) -> int:
+class ModelSettings(Protocol):
+    """What the settings of every benchmark say of the model."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def dtype(self) -> DType: ...
+
+    @property
+    def kernels(self) -> Kernels: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def threads(self) -> int | None: ...
+
+
+def thread_count(settings: ModelSettings) -> int:
     """Threads for every runtime."""
     return settings.threads or available_cores()
 
 
 @contextmanager
-def ready_threads(settings: BenchSettings) -> Iterator[int]:
+def ready_threads(settings: ModelSettings) -> Iterator[int]:
     """Bind the threads of everything that is loaded inside, torch's among them."""
     import torch
 
@@ -48,7 +67,7 @@ def ready_threads(settings: BenchSettings) -> Iterator[int]:
 
 
 def load_model(
-    settings: BenchSettings, dtype: DType | None = None, progress: Progress | None = None
+    settings: ModelSettings, dtype: DType | None = None, progress: Progress | None = None
 ) -> Model:
     """The model of the settings, perhaps in another number format.
 

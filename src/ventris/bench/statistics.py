@@ -67,6 +67,23 @@ def median_ratio(groups: Sequence[Sequence[float]], seed: int = 0, draws: int = 
     return Ratio(middle, float(low), float(high), pairs)
 
 
+def interval(
+    values: Sequence[float], of: Literal["mean", "median"], seed: int = 0, draws: int = DRAWS
+) -> tuple[float, float] | None:
+    """The 95 % bootstrap interval of a mean (of a share, with values 0 and 1) or a median.
+
+    Returns:
+        ``None`` for fewer than :data:`FEWEST` values.
+    """
+    if len(values) < FEWEST:
+        return None
+    data = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(data), (draws, len(data)))
+    found = np.mean(data[picks], axis=1) if of == "mean" else np.median(data[picks], axis=1)
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def _resample(groups: Sequence[NDArray[np.float64]], seed: int, draws: int) -> NDArray[np.float64]:
     """Medians of resampled data, ``[draws]``."""
     rng = np.random.default_rng(seed)

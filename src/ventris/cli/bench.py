@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
 from ventris.bench.settings import BenchSettings, read_settings
+from ventris.cli import bench_structured
+from ventris.cli.bench_progress import bench_progress
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
@@ -19,9 +19,12 @@ SEPARATORS = {"methods": ";", "peers": ",", "categories": ","}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the command, and the further benchmarks below it."""
+    group = typer.Typer(invoke_without_command=True)
     fields = tuple(option_fields(BenchSettings, lambda key: "Measurement"))
-    app.command("bench")(with_options(bench, "settings", fields, (), _read))
+    group.callback()(with_options(bench, "settings", fields, (), _read))
+    bench_structured.register(group)
+    app.add_typer(group, name="bench")
 
 
 def bench(
@@ -34,8 +37,8 @@ def bench(
 ) -> None:
     """Compare methods: tokens a second, tokens a pass, identical output, and what each step cost.
 
-    A method is written [name =] draft [@ policy] [| verifier]; --method may be repeated, or hold several
-    separated by semicolons. Plain decoding is always among them.
+    A method is written name = draft @ policy | verifier, of which only the draft is needed; --method may be
+    repeated, or hold several separated by semicolons. Plain decoding is always among them.
     """
     if claims:
         _claims(settings, as_json)
@@ -43,7 +46,7 @@ def bench(
     from ventris.bench import print_report, run_bench
     from ventris.bench.report.files import to_json
 
-    with _progress() as progress:
+    with bench_progress() as progress:
         report = run_bench(settings, progress)
     if as_json:
         print(to_json(report))
@@ -56,7 +59,7 @@ def bench(
 def _claims(settings: BenchSettings, as_json: bool) -> None:
     from ventris.bench import measure_claims, print_claims
 
-    with _progress() as progress:
+    with bench_progress() as progress:
         report = measure_claims(settings, progress)
     if as_json:
         print(report.model_dump_json(indent=2))
@@ -71,27 +74,3 @@ def _read(given: Mapping[str, Any]) -> BenchSettings:
         if key in given
     }
     return read_settings({**given, **split})
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    if sys.stderr.isatty():
-        from ventris.bench import progress_bar
-
-        with progress_bar(error_console()) as told:
-            yield told
-    else:
-        yield _TenthsAsLines()
-
-
-class _TenthsAsLines:
-    """A line for every tenth of the work, for logs."""
-
-    def __init__(self) -> None:
-        self.said: tuple[int, int] | None = None
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        tenth = (total, 10 * done // total if total else 0)
-        if tenth != self.said:
-            self.said = tenth
-            print(f"ventris: {what} ({done} of {total})", file=sys.stderr)

@@ -16,6 +16,8 @@ FURTHER_FLAGS = {
     "peers": ("--peers",),
     "per_category": ("--prompts",),
     "categories": ("--categories",),
+    "json_file": ("--json",),
+    "html_file": ("--html",),
 }
 """Other spellings of options, by the field's name."""
 
@@ -41,6 +43,8 @@ def with_options(
     asking = inspect.Parameter("context", _KEYWORD, annotation=typer.Context)
 
     def run(context: typer.Context, **values: Any) -> None:
+        if context.invoked_subcommand is not None:
+            return  # a group stays silent where one of its commands was named
         given = {}
         for field in fields:
             value = values.pop(field.name)

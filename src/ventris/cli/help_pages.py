@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ventris.bench.settings import BenchSettings
+from ventris.bench.structured.settings import StructuredSettings
 from ventris.cli.field_text import bounds_text, default_text, type_text
 from ventris.cli.form import FormOptions
 from ventris.cli.main import app
@@ -83,6 +84,7 @@ def settings_page() -> str:
     """Settings of models, generations and benchmarks."""
     spelled = {field.key: field for field in OPTION_FIELDS}
     measured = {field.key: field for field in option_fields(BenchSettings, lambda key: "")}
+    of_form = {field.key: field for field in option_fields(StructuredSettings, lambda key: "")}
     return "\n".join(
         [
             "# Settings",
@@ -99,6 +101,8 @@ def settings_page() -> str:
             _settings_table(ModelOptions, spelled),
             "## Benchmark\n",
             _settings_table(BenchSettings, measured),
+            "## Benchmark of guaranteed form\n",
+            _settings_table(StructuredSettings, of_form),
         ]
     )
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
-from importlib import resources
-from string import Template
 
 from ventris.bench.record import Report
 from ventris.bench.report import wording
 from ventris.bench.report.charts import Bar, Dot, Line, dot_plot, legend, line_chart, stacked_bars
+from ventris.bench.report.html import page, section, table
 from ventris.bench.statistics import Ratio
 from ventris.bench.summary import DEFINITIONS, OVERALL, Summary, summarize
 
@@ -40,14 +38,12 @@ def render_page(report: Report) -> str:
         f"methods interleaved in one process · {environment.cpu}, {environment.threads} threads · "
         f"{report.created.replace('T', ' ').removesuffix('+00:00')} UTC"
     )
-    folder = resources.files("ventris.bench.report")
-    return Template((folder / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"Ventris bench: {environment.model}"),
-        style=(folder / "style.css").read_text(encoding="utf-8").strip(),
-        heading=escape(environment.model),
-        lead=escape(wording.headline(report, summary)),
-        facts=escape(facts),
-        body="\n".join(section for section in sections if section),
+    return page(
+        title=f"Ventris bench: {environment.model}",
+        heading=environment.model,
+        lead=wording.headline(report, summary),
+        facts=facts,
+        body=sections,
     )
 
 
@@ -76,7 +72,7 @@ def _overall(summary: Summary) -> str:
         if peers:
             row.insert(3, _ratio(cell.against_ours))
         rows.append(row)
-    return _section("All prompts", _table(heads, rows))
+    return section("All prompts", table(heads, rows))
 
 
 def _by_category(summary: Summary) -> str:
@@ -115,8 +111,8 @@ def _by_category(summary: Summary) -> str:
         rows.append([escape(category), str(plain.questions), speed, *figures])
     note = '<p class="note">A hollow dot: the interval covers 1, or there are too few runs for one.</p>'
     keys = legend([entrant.name for entrant in others], list(colours.values()))
-    table = _table(heads, rows, total=len(summary.categories) > 1)
-    return _section("Speed by category, against plain decoding", keys + plot + note + table)
+    figures_table = table(heads, rows, total=len(summary.categories) > 1)
+    return section("Speed by category, against plain decoding", keys + plot + note + figures_table)
 
 
 def _acceptance(summary: Summary) -> str:
@@ -134,7 +130,7 @@ def _acceptance(summary: Summary) -> str:
     deepest = max(len(line.points) for line in lines)
     chart = line_chart(lines, "depth of the draft", "share kept", range(1, deepest + 1), 1.0)
     keys = legend([line.name for line in lines], [line.colour for line in lines])
-    return _section("Acceptance by depth", keys + chart)
+    return section("Acceptance by depth", keys + chart)
 
 
 def _parts(summary: Summary) -> str:
@@ -146,7 +142,7 @@ def _parts(summary: Summary) -> str:
     if not bars:
         return ""
     colours = {part: index for index, part in enumerate(PARTS)}
-    return _section(
+    return section(
         "Decode time by part", legend(PARTS) + stacked_bars(bars, colours, "share of decode time by part")
     )
 
@@ -158,12 +154,12 @@ def _forward_cost(report: Report) -> str:
     points = [(float(size), 1000 * seconds) for size, seconds in zip(cost.sizes, cost.seconds, strict=True)]
     shown = [size for size in cost.sizes if size in (1, 4, 8, 12, 16, 24, 32, 48, 64)]
     chart = line_chart([Line("T(n)", points, 0)], "nodes in one forward", "milliseconds", shown)
-    table = _table(
+    figures_table = table(
         ["nodes", *map(str, cost.sizes)], [["ms", *(f"{1000 * seconds:.1f}" for seconds in cost.seconds)]]
     )
     ratio = cost.eight_to_one
     note = f'<p class="note">T(8)/T(1) = {ratio:.2f}</p>' if ratio else ""
-    return _section("Cost of a forward, T(n)", chart + note + table)
+    return section("Cost of a forward, T(n)", chart + note + figures_table)
 
 
 def _batches(summary: Summary) -> str:
@@ -179,8 +175,8 @@ def _batches(summary: Summary) -> str:
         ]
         for cell in summary.batches
     ]
-    return _section(
-        f"Batch of {size}, total tokens/s", _table(["method", "batch 1", f"batch {size}", "ratio"], rows)
+    return section(
+        f"Batch of {size}, total tokens/s", table(["method", "batch 1", f"batch {size}", "ratio"], rows)
     )
 
 
@@ -190,9 +186,7 @@ def _entrants(report: Report) -> str:
         spec = ", ".join(f"{key} {value}" for key, value in entrant.spec.items())
         said = f"did not run: {entrant.missing}" if entrant.missing else entrant.statement
         rows.append([escape(entrant.name), escape(said), escape(spec or wording.DASH)])
-    return _section(
-        "What was compared", _table(["name", "guarantee or configuration", "parts"], rows, "words")
-    )
+    return section("What was compared", table(["name", "guarantee or configuration", "parts"], rows, "words"))
 
 
 def _environment(report: Report) -> str:
@@ -216,12 +210,12 @@ def _environment(report: Report) -> str:
         ),
     }
     rows = [[name, escape(value)] for name, value in facts.items() if value]
-    return _section("Environment", _table([], rows, "words"))
+    return section("Environment", table([], rows, "words"))
 
 
 def _definitions() -> str:
     rows = [[escape(name), escape(text)] for name, text in DEFINITIONS.items()]
-    return _section("Definitions", _table([], rows, "words"))
+    return section("Definitions", table([], rows, "words"))
 
 
 def _ratio(value: Ratio | None) -> str:
@@ -234,19 +228,3 @@ def _ratio(value: Ratio | None) -> str:
     if value.verdict == "no difference":
         return f'<span class="none">no difference</span>{interval}'
     return f'<span class="{value.verdict}">{value.median:.2f}{wording.TIMES}</span>{interval}'
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{content}\n</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "", total: bool = False) -> str:
-    """A table of cells that are HTML already; heads are text."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    head = f"<thead><tr>{head}</tr></thead>" if heads else ""
-    lines = []
-    for index, row in enumerate(rows):
-        last = ' class="total"' if total and index == len(rows) - 1 else ""
-        lines.append(f"<tr{last}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>")
-    named = f' class="{kind}"' if kind else ""
-    return f'<div class="scroll"><table{named}>{head}<tbody>{"".join(lines)}</tbody></table></div>'

@@ -49,7 +49,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 def print_claims(claims: Sequence[Claim], console: Console | None = None) -> None:
     """Print the engine's promises, what was measured, and whether they hold."""
-    table = _table("The engine's promises", "promise", ("measured", "interval", "target", "aim", ""))
+    table = terminal_table("The engine's promises", "promise", ("measured", "interval", "target", "aim", ""))
     colours = {"pass": "green", "miss": "red", "not measured": "dim"}
     for claim in claims:
         table.add_row(
@@ -70,7 +70,7 @@ def print_claims(claims: Sequence[Claim], console: Console | None = None) -> Non
 def _speed(summary: Summary) -> Table:
     peers = any(entrant.kind == "peer" for entrant in summary.entrants)
     columns = ["tokens/s", "speed-up", *(["against Ventris"] if peers else []), "per pass", "identical"]
-    table = _table("All prompts", "method", columns)
+    table = terminal_table("All prompts", "method", columns)
     for entrant in summary.entrants:
         cell = summary.cells[entrant.name, OVERALL]
         plain = entrant.plain == entrant.name
@@ -84,7 +84,7 @@ def _speed(summary: Summary) -> Table:
 
 def _cost(summary: Summary) -> Table:
     columns = ["first token", "outside target", "bandwidth", "memory"]
-    table = _table("What a step costs", "method", columns)
+    table = terminal_table("What a step costs", "method", columns)
     for entrant in summary.entrants:
         cell = summary.cells[entrant.name, OVERALL]
         table.add_row(
@@ -101,7 +101,7 @@ def _by_category(summary: Summary) -> Table:
     first = summary.entrants[0].name
     others = [entrant for entrant in summary.entrants if entrant.plain != entrant.name]
     names = [entrant.name for entrant in others]
-    table = _table("Speed-up by category", "category", [f"{first}\ntokens/s", *names])
+    table = terminal_table("Speed-up by category", "category", [f"{first}\ntokens/s", *names])
     for category in summary.categories:
         cells = [summary.cells[name, category] for name in names]
         table.add_row(
@@ -116,7 +116,7 @@ def _by_category(summary: Summary) -> Table:
 def _batches(summary: Summary) -> Table:
     size = summary.batches[0].size
     columns = ["batch 1", f"batch {size}", "ratio"]
-    table = _table(f"Batch of {size} against batch 1, total tokens/s", "method", columns)
+    table = terminal_table(f"Batch of {size} against batch 1, total tokens/s", "method", columns)
     for cell in summary.batches:
         ratio = wording.ratio(cell.ratio)
         table.add_row(cell.contestant, wording.speed(cell.alone), wording.speed(cell.together), ratio)
@@ -125,16 +125,18 @@ def _batches(summary: Summary) -> Table:
 
 def _forward_cost(cost: ForwardCost) -> Table:
     ratio = f", T(8)/T(1) = {cost.eight_to_one:.2f}" if cost.eight_to_one else ""
-    table = _table(f"T(n), milliseconds of one forward over n nodes{ratio}", "n", map(str, cost.sizes))
+    table = terminal_table(
+        f"T(n), milliseconds of one forward over n nodes{ratio}", "n", map(str, cost.sizes)
+    )
     shown = [1000 * seconds for seconds in cost.seconds]
     table.add_row("ms", *(f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in shown))
     return table
 
 
-def _table(title: str, first: str, columns: Iterable[str]) -> Table:
-    """A table that fits a narrow terminal: one column of names, the others to the right."""
+def terminal_table(title: str, first: str, columns: Iterable[str], words: bool = False) -> Table:
+    """A table that fits a narrow terminal: names, then figures to the right, or words."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(first)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="left" if words else "right")
     return table
