@@ -76,6 +76,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     progress: Callable[..., None] | None = None,
+    context_length: int | None = None,
 ) -> Model:
     """Load a model by name.
 
@@ -86,13 +87,14 @@ def load(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: CPU threads; all available ones by default.
         progress: Told what happens and how far it is.
+        context_length: Longest text in tokens; that of the checkpoint by default. Draft models keep theirs.
 
     Raises:
         BadInput: one line that says what is wrong with the name or the file, and what to do.
     """
     from ventris.models.load import load_decoder
 
-    target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress)
+    target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress, context_length)
     again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
     return Model(target, tokenizer, source, again)
 

@@ -30,6 +30,7 @@ class NativeStub:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.packed: list[str] = []
         self.opened: list[Path] = []
+        self.contexts: list[int | None] = []
         self.error: Exception | None = None
         self.unavailable = False
         monkeypatch.setattr(
@@ -52,15 +53,29 @@ class NativeStub:
         progress(1, 2)
         progress(2, 2)
 
-    def open(self, path: Path, threads: int | None = None, activation_bits: int = 16) -> str:
+    def open(
+        self,
+        path: Path,
+        threads: int | None = None,
+        context_length: int | None = None,
+        activation_bits: int = 16,
+    ) -> str:
         if path.read_bytes() != b"packed":
             raise BadInput("damaged packed model")
         self.opened.append(path)
+        self.contexts.append(context_length)
         return f"native with {threads} threads"
 
     def from_weights(
-        self, config: Any, weights: Any, dtype: str, threads: int | None = None, activation_bits: int = 16
+        self,
+        config: Any,
+        weights: Any,
+        dtype: str,
+        threads: int | None = None,
+        activation_bits: int = 16,
+        context_length: int | None = None,
     ) -> str:
+        self.contexts.append(context_length)
         if self.error and isinstance(self.error, OSError) and self.error.errno == errno.EIO:
             raise self.error
         return "native without a file"
@@ -135,6 +150,27 @@ def test_a_full_disk_is_a_warning(
     assert not list(own_cache.rglob("*weights*")), "nothing half-written"
 
 
+def test_a_context_length_reaches_native_files(tmp_path: Path, stub: NativeStub, own_cache: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    for context in (24, 40, None):  # packed and opened, then only opened
+        load_decoder(path, context_length=context)
+    assert stub.contexts == [24, 40, None]
+    stub.error = OSError(errno.ENOSPC, "No space left on device")
+    for file in own_cache.rglob("weights-*.bin"):
+        file.unlink()
+    load_decoder(path, context_length=24)
+    assert stub.contexts[3:] == [24]
+
+
+def test_a_context_length_reaches_the_torch_runtime(tmp_path: Path) -> None:
+    target, _, source = load_decoder(write_folder(tmp_path / "m"), kernels="torch", context_length=6)
+    assert source.config is not None
+    assert target.context_length == 6 != source.config.context_length
+    run(target)
+    with pytest.raises(BadInput, match="past the context of 6 tokens"):
+        target.forward([Rows(target.new_cache(), [5] * 7, range(-1, 6))])
+
+
 def test_no_room_at_all_is_refused(tmp_path: Path, stub: NativeStub) -> None:
     stub.error = OSError(errno.EIO, "no room")
     with pytest.raises(BadInput, match="VENTRIS_CACHE or TMPDIR"):
@@ -180,6 +216,8 @@ def test_torch_can_be_forced(tmp_path: Path, stub: NativeStub) -> None:
         ({"device": "cuda"}, "no GPU"),
         ({"device": "cuda:3"}, "no GPU"),
         ({"threads": 0}, "threads"),
+        ({"context_length": 0}, "context_length must be 1 to"),
+        ({"context_length": 2**24 + 1}, "context_length must be 1 to"),
     ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
@@ -200,6 +238,7 @@ def test_models_for_transformers_only(tmp_path: Path, monkeypatch: pytest.Monkey
 
     class Fake:
         vocab_size = 300
+        context_length = 100
 
     def fake_load(path: str, dtype: str, device: str) -> Fake:
         made.append((path, dtype, device))
@@ -215,6 +254,9 @@ def test_models_for_transformers_only(tmp_path: Path, monkeypatch: pytest.Monkey
     for arguments in ({"kernels": "native"}, {"dtype": "int4"}):
         with pytest.raises(BadInput, match="only transformers can run"):
             load_decoder(folder, **arguments)  # type: ignore[arg-type]
+    assert load_decoder(folder, context_length=50)[0].context_length == 50
+    with pytest.raises(BadInput, match="takes texts of 100 tokens; context_length cannot be 101"):
+        load_decoder(folder, context_length=101)
     Fake.vocab_size = 100
     with pytest.raises(BadInput, match="belongs to the model"):
         load_decoder(folder)
@@ -253,8 +295,13 @@ def test_the_real_native_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = write_gguf(tmp_path / "m.gguf", gguf_tensors(tensors, "llama"), kind="Q4_1")
     try:
         native_logits = [run(load_decoder(path, kernels="native")[0]) for _ in range(2)]
+        short = load_decoder(path, kernels="native", context_length=5)[0]
     except native.NativeUnavailable as reason:
         pytest.skip(f"the native runtime cannot be built here: {reason}")
     torch_logits = run(load_decoder(path, kernels="torch")[0])
     assert torch.equal(*native_logits), "packed and opened again"
+    assert short.context_length == 5
+    assert torch.equal(run(short), native_logits[0])
+    with pytest.raises(BadInput, match="longer than the model's context of 5"):
+        short.forward([Rows(short.new_cache(), [5] * 6, range(-1, 5))])
     torch.testing.assert_close(native_logits[0], torch_logits, atol=0.1, rtol=0.05)

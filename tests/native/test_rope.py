@@ -42,34 +42,49 @@ SCALINGS: dict[str, tuple[RopeScaling, dict[str, Any]]] = {
         },
     ),
     "longrope": (
-        RopeScaling("longrope", original_context=64, short_factor=SHORT, long_factor=LONG),
+        RopeScaling("longrope", factor=4.0, original_context=64, short_factor=SHORT, long_factor=LONG),
         {"original_max_position_embeddings": 64, "short_factor": list(SHORT), "long_factor": list(LONG)},
     ),
 }
+
+
+def theirs(kind: str, parameters: dict[str, Any]) -> LlamaConfig:
+    """A checkpoint's configuration for transformers."""
+    return LlamaConfig(
+        hidden_size=128,
+        num_attention_heads=4,
+        max_position_embeddings=256,
+        rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, **parameters},
+    )
 
 
 @pytest.mark.parametrize("name", SCALINGS)
 def test_frequencies_match_transformers(name: str) -> None:
     scaling, parameters = SCALINGS[name]
     kind = scaling.kind
-    theirs = LlamaConfig(
-        hidden_size=128,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, **parameters},
-    )
-    expected, expected_factor = ROPE_INIT_FUNCTIONS[kind](theirs, torch.device("cpu"), seq_len=256)
+    expected, expected_factor = ROPE_INIT_FUNCTIONS[kind](theirs(kind, parameters), "cpu", seq_len=256)
     frequencies, factor = rope_frequencies(replace(LLAMA, rope_scaling=scaling), 10_000.0)
     assert torch.equal(frequencies, expected)
     assert factor == pytest.approx(expected_factor)
 
 
-def test_longrope_takes_the_factors_that_fit_the_context() -> None:
-    scaling = SCALINGS["longrope"][0]
-    short = replace(LLAMA, rope_scaling=scaling, context_length=64)
-    assert rope_frequencies(short, 10_000.0)[1] == 1.0
-    long = rope_frequencies(replace(LLAMA, rope_scaling=scaling), 10_000.0)[0]
-    assert (rope_frequencies(short, 10_000.0)[0] > long).all()
+@pytest.mark.parametrize("context", [32, 63, 64, 65, 128, 256, 512])
+@pytest.mark.parametrize("name", ["longrope", "dynamic"])
+def test_scaling_follows_the_context_in_use(name: str, context: int) -> None:
+    """As transformers for a text that fills it; the checkpoint's own length is 256."""
+    scaling, parameters = SCALINGS[name]
+    expected, expected_factor = ROPE_INIT_FUNCTIONS[name](theirs(name, parameters), "cpu", seq_len=context)
+    config = replace(LLAMA, rope_scaling=scaling).with_context_length(context)
+    frequencies, factor = rope_frequencies(config, 10_000.0)
+    assert torch.equal(frequencies, expected)
+    assert factor == pytest.approx(expected_factor)
+
+
+def test_the_context_in_use_can_be_changed_again() -> None:
+    config = replace(LLAMA, rope_scaling=SCALINGS["dynamic"][0])
+    again = config.with_context_length(1024).with_context_length(512)
+    expected = rope_frequencies(config.with_context_length(512), 10_000.0)[0]
+    assert torch.equal(rope_frequencies(again, 10_000.0)[0], expected)
 
 
 def test_tables_continue_where_they_left_off() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+LONGEST_CONTEXT = 2**24
+"""Tokens a model may be configured for; beyond that the rotary tables alone would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +14,11 @@ class RopeScaling:
     """How rotary frequencies are stretched past the trained context.
 
     ``kind`` follows transformers' ``rope_type``; the other fields keep the names of ``config.json``.
+
+    Attributes:
+        factor: How far the checkpoint stretches its context. For longrope the ratio of its two lengths; only
+            the attention factor follows from it.
+        original_context: The trained context in tokens; 0 for that of the configuration.
     """
 
     kind: Literal["none", "linear", "dynamic", "llama3", "yarn", "longrope"] = "none"
@@ -46,6 +54,10 @@ class DecoderConfig:
         query_scale: Factor on the attention scores; normally ``head_dim ** -0.5``.
         rope_local_theta: Base for the window layers, where it differs (Gemma 3); 0 for the same.
         rotary_dim: Leading dimensions of a head that are rotated.
+        token_beside_hidden: Attention reads the embedding of each node's token, normed by itself, beside the
+            hidden row (EAGLE-3). Such a decoder starts from given hidden rows and borrows the embedding of
+            another one.
+        head_size: Tokens that the head scores where they are not the whole vocabulary; 0 where they are.
     """
 
     family: str
@@ -76,6 +88,8 @@ class DecoderConfig:
     attention_softcap: float = 0.0
     logit_softcap: float = 0.0
     embedding_scale: float = 1.0
+    token_beside_hidden: bool = False
+    head_size: int = 0
     bos_id: int | None = None
     eos_ids: tuple[int, ...] = ()
 
@@ -87,3 +101,11 @@ class DecoderConfig:
         """Rotary base of a layer."""
         local = self.rope_local_theta and self.window(layer)
         return self.rope_local_theta if local else self.rope_theta
+
+    def with_context_length(self, tokens: int) -> DecoderConfig:
+        """The same model for another longest text; scaling that depends on the length follows."""
+        scaling = self.rope_scaling
+        if scaling.kind == "dynamic" and not scaling.original_context:
+            # What the checkpoint says is the trained context, whatever is in use.
+            scaling = replace(scaling, original_context=self.context_length)
+        return replace(self, context_length=tokens, rope_scaling=scaling)

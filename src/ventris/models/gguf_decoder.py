@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ventris.engine.errors import BadInput
-from ventris.models.config import DecoderConfig, RopeScaling
+from ventris.models.config import LONGEST_CONTEXT, DecoderConfig, RopeScaling
 from ventris.models.gguf import GgufFile
 from ventris.models.gguf_vocabulary import bos_id, stop_ids
 from ventris.models.weight_names import weight_shapes
@@ -48,7 +48,6 @@ _OUTSIDE = {
 }
 _ROPE_TABLES = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _LARGEST = 2**31 - 1
-_LONGEST_CONTEXT = 2**24
 # llama.cpp knows the 27B members of the Gemma family by their depth, for the file does not say how they scale
 # their attention scores.
 _GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
@@ -144,7 +143,7 @@ class _Reader:
         head_dim = self.size("attention.key_length", default=hidden // heads)
         if self.size("attention.value_length", default=head_dim) != head_dim or head_dim < 1:
             file.fail("its keys and values have different widths, which is not supported")
-        context = self.size("context_length", largest=_LONGEST_CONTEXT)
+        context = self.size("context_length", largest=LONGEST_CONTEXT)
         rotary = self.size("rope.dimension_count", default=head_dim)
         if rotary > head_dim or rotary % 2 or (family.permuted and rotary != head_dim):
             file.fail(f"it rotates {rotary} of {head_dim} dimensions of a head")

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ventris.engine.errors import BadInput
-from ventris.models.config import DecoderConfig, RopeScaling
+from ventris.models.config import LONGEST_CONTEXT, DecoderConfig, RopeScaling
 
 _LARGEST = 2**31 - 1
 _MOST_LAYERS = 4096
-_LONGEST_CONTEXT = 2**24
 
 _ACTIVATIONS: dict[str, Any] = {
     "silu": "silu",
@@ -218,7 +217,7 @@ class _Reader:
         head_dim = self.size("head_dim", default=hidden // heads)
         layers = self.size("num_hidden_layers", largest=_MOST_LAYERS)
         vocab_size = self.size("vocab_size")
-        context = self.size("max_position_embeddings", default=32_768, largest=_LONGEST_CONTEXT)
+        context = self.size("max_position_embeddings", default=32_768, largest=LONGEST_CONTEXT)
         self.needs_rope_everywhere(layers)
         bias = self.flag("attention_bias")
         window, window_layers = self.windows(layers)

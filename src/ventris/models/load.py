@@ -10,7 +10,7 @@ import torch
 
 from ventris.engine.errors import BadInput
 from ventris.models.cache_folder import Progress, written_whole
-from ventris.models.config import DecoderConfig
+from ventris.models.config import LONGEST_CONTEXT, DecoderConfig
 from ventris.models.source import ModelSource, resolve
 from ventris.models.tokenizer import Tokenizer
 
@@ -39,6 +39,7 @@ def load_decoder(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    context_length: int | None = None,
 ) -> tuple[Target, Tokenizer, ModelSource]:
     """Load a model for decoding.
 
@@ -54,26 +55,33 @@ def load_decoder(
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` …
         threads: Threads of the CPU runtime; ``None`` for its own choice.
         progress: Told about downloads and packing, and warned when the cache cannot be used.
+        context_length: Longest text in tokens; ``None`` for that of the checkpoint. A checkpoint with
+            longrope computes texts up to its trained context as transformers does if this is no larger
+            than the trained context (see :mod:`ventris.models.rope`).
 
     Raises:
         BadInput: if an argument is wrong or the model cannot be used.
         ventris.models.native.NativeUnavailable: if ``kernels="native"`` and it cannot run here.
     """
     place = _checked(dtype, kernels, device, threads)
+    if context_length is not None and not 1 <= context_length <= LONGEST_CONTEXT:
+        raise BadInput(f"context_length must be 1 to {LONGEST_CONTEXT}, not {context_length}")
     source = resolve(name, progress)
     config, tokenizer = source.config, source.tokenizer
     if config is None:
-        return _transformers(source, dtype, kernels, place), tokenizer, source
+        return _transformers(source, dtype, kernels, place, context_length), tokenizer, source
     chosen = _stored_dtype(source, place) if dtype == "auto" else dtype
     if place.type == "cpu" and kernels in ("auto", "native"):
         from ventris.models.native import NativeUnavailable
 
         try:
-            return _native(source, config, chosen, threads, progress), tokenizer, source
+            return _native(source, config, chosen, threads, progress, context_length), tokenizer, source
         except NativeUnavailable as reason:
             if kernels == "native":
                 raise
             _warn(progress, f"the native kernels cannot be used ({reason}); going on with torch, slower")
+    if context_length is not None:
+        config = config.with_context_length(context_length)
     decoder = _torch(source, config, chosen, dtype, place, threads)
     if kernels == "graphs":
         from ventris.models.cuda_graphs import GraphedDecoder
@@ -115,7 +123,12 @@ def _stored_dtype(source: ModelSource, place: torch.device) -> str:
 
 
 def _native(
-    source: ModelSource, config: DecoderConfig, dtype: str, threads: int | None, progress: Progress | None
+    source: ModelSource,
+    config: DecoderConfig,
+    dtype: str,
+    threads: int | None,
+    progress: Progress | None,
+    context_length: int | None,
 ) -> Target:
     from ventris.models.native import NativeDecoder
     from ventris.models.native.build import load_library
@@ -127,7 +140,7 @@ def _native(
     packed = source.cache.weights_file(dtype, VERSION)
     if packed.is_file():
         try:
-            return NativeDecoder.open(packed, threads, activation_bits=activation_bits)
+            return NativeDecoder.open(packed, threads, context_length, activation_bits)
         except BadInput as damage:
             _warn(progress, f"packing {source.name} anew: {damage}")
 
@@ -138,11 +151,13 @@ def _native(
     try:
         with written_whole(packed) as temporary:
             pack(config, source.weights, dtype, temporary, progress=tell)
-        return NativeDecoder.open(packed, threads, activation_bits=activation_bits)
+        return NativeDecoder.open(packed, threads, context_length, activation_bits)
     except OSError as error:
         _warn(progress, f"cannot keep the packed weights of {source.name} ({error}); each start will be slow")
     try:
-        return NativeDecoder.from_weights(config, source.weights, dtype, threads, activation_bits)
+        return NativeDecoder.from_weights(
+            config, source.weights, dtype, threads, activation_bits, context_length
+        )
     except OSError as error:
         raise BadInput(
             f"there is no room for the packed weights of {source.name} ({error}); free some, "
@@ -172,7 +187,9 @@ def _torch(
     return TorchDecoder(config, source.weights, dtype=_TORCH_DTYPES[dtype], device=place)
 
 
-def _transformers(source: ModelSource, dtype: str, kernels: str, place: torch.device) -> Target:
+def _transformers(
+    source: ModelSource, dtype: str, kernels: str, place: torch.device, context_length: int | None
+) -> Target:
     if kernels == "native" or dtype.removesuffix(_NARROW) in _STORED_BITS:
         raise BadInput(
             f"{source.name} is of a kind that only transformers can run; choose kernels torch and "
@@ -182,6 +199,13 @@ def _transformers(source: ModelSource, dtype: str, kernels: str, place: torch.de
 
     target = TransformersTarget.load(str(source.path), dtype=dtype, device=str(place))
     source.tokenizer.limit_ids(target.vocab_size)
+    if context_length is not None:
+        if context_length > target.context_length:
+            raise BadInput(
+                f"{source.name} takes texts of {target.context_length} tokens; context_length cannot be "
+                f"{context_length}"
+            )
+        target.context_length = context_length
     return target
 
 

@@ -45,7 +45,7 @@ def rope_frequencies(config: DecoderConfig, theta: float) -> tuple[Tensor, float
     if scaling.kind == "yarn":
         return _yarn(scaling, theta, dimensions), _yarn_attention_factor(scaling)
     if scaling.kind == "longrope":
-        return _longrope(config, theta, dimensions), _longrope_attention_factor(config)
+        return _longrope(config, theta, dimensions), _longrope_attention_factor(scaling)
     return _plain(theta, dimensions), 1.0
 
 
@@ -111,8 +111,10 @@ def _longrope(config: DecoderConfig, theta: float, dimensions: int) -> Tensor:
     """LongRoPE with the set of factors that fits the context length.
 
     transformers chooses anew for every sequence and re-reads the text when it outgrows the trained
-    context. Here a cached key keeps its angle for good, so the choice is made once: a model loaded
-    with a context no longer than the trained one takes the short factors, any other the long ones.
+    context. Here a cached key keeps its angle for good, so the choice is made once, by the context length
+    in use: up to the trained context the short factors, beyond it the long ones. A model loaded with its
+    full context therefore computes short texts with the long factors; load it with ``context_length`` no
+    larger than the trained context to get what transformers computes for them.
     """
     scaling = config.rope_scaling
     short = config.context_length <= scaling.original_context
@@ -120,13 +122,10 @@ def _longrope(config: DecoderConfig, theta: float, dimensions: int) -> Tensor:
     return 1.0 / (factors * theta ** _exponents(dimensions))
 
 
-def _longrope_attention_factor(config: DecoderConfig) -> float:
-    scaling = config.rope_scaling
+def _longrope_attention_factor(scaling: RopeScaling) -> float:
+    """Of the checkpoint, and so the same for every context length in use."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
-    factor = scaling.factor
-    if factor == 1.0:  # not in the checkpoint: transformers takes the ratio of the two lengths
-        factor = config.context_length / scaling.original_context
-    if factor <= 1.0:
+    if scaling.factor <= 1.0:
         return 1.0
-    return math.sqrt(1 + math.log(factor) / math.log(scaling.original_context))
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(scaling.original_context))

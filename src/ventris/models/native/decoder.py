@@ -9,7 +9,6 @@ import threading
 import weakref
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -97,13 +96,19 @@ class NativeDecoder:
     ) -> NativeDecoder:
         """Map a packed file.
 
+        Args:
+            path: The file.
+            threads: As for the class.
+            context_length: Longest text in tokens; ``None`` for that of the checkpoint.
+            activation_bits: As for the class.
+
         Raises:
             BadInput: if the file is no packed model of this version.
         """
         packed = open_packed(path)
         config = packed.config
         if context_length is not None:
-            config = replace(config, context_length=context_length)
+            config = config.with_context_length(context_length)
         return cls(config, packed, threads, activation_bits)
 
     @classmethod
@@ -114,12 +119,13 @@ class NativeDecoder:
         dtype: str,
         threads: int | None = None,
         activation_bits: int = 16,
+        context_length: int | None = None,
     ) -> NativeDecoder:
-        """Pack weights for this process only."""
+        """Pack weights for this process only; otherwise as :meth:`open`."""
         with tempfile.TemporaryDirectory(prefix="ventris-") as folder:
             # The mapping outlives the file's name.
             packed = pack(config, weights, dtype, Path(folder) / "model.ventris")
-            return cls.open(packed, threads, activation_bits=activation_bits)
+            return cls.open(packed, threads, context_length, activation_bits)
 
     def new_cache(
         self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
