@@ -1,15 +1,18 @@
-"""The real embedded model: sizes, golden ids, llama.cpp's tokenizer, and the time of a warm start."""
+"""The real embedded model: sizes, golden ids, llama.cpp's tokenizer, and what a warm start leaves alone."""
 
 from __future__ import annotations
 
+import importlib
 import random
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from ventris.models.gguf_checkpoint import GgufCheckpoint
+from ventris.models.load import load_decoder
+from ventris.models.native import NativeDecoder, NativeUnavailable
+from ventris.models.native.build import load_library
 from ventris.models.source import ModelSource, resolve
 from ventris.models.tokenizer import TextStream
 
@@ -94,26 +97,28 @@ def test_text_survives(model: ModelSource, embedded_path: Path) -> None:
         assert "".join(stream.push(token) for token in ids) + stream.finish() == text
 
 
-# Processor time, so that what else the machine does at the moment does not decide the test.
-WARM = """
-import time, torch
-begin = time.process_time()
-from ventris.models.load import load_decoder
-target, tokenizer, source = load_decoder("smollm2-135m-instruct")
-print(time.process_time() - begin)
-"""
+def listing(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of change of every file."""
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
 
-def test_a_warm_start_takes_half_a_second(embedded_path: Path) -> None:
-    from ventris.models.native import NativeUnavailable
-    from ventris.models.native.build import load_library
-
+def test_a_warm_start_converts_nothing(embedded_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         load_library()
     except NativeUnavailable as reason:
         pytest.skip(f"the native runtime cannot be built here: {reason}")
-    times = []
-    for _ in range(3):
-        out = subprocess.run([sys.executable, "-c", WARM], capture_output=True, text=True, check=True).stdout
-        times.append(float(out))
-    assert min(times) < 0.5, f"starts took {times} s"
+    source = load_decoder("smollm2-135m-instruct")[2]
+    folders = embedded_path.parent, source.cache.folder
+    before = listing(*folders)
+    assert any(file.name.startswith("weights-int4") for file in before)
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a warm start reads no more than the cache")
+
+    # The package hides its module of this name behind the function.
+    monkeypatch.setattr(importlib.import_module("ventris.models.native.pack"), "pack", refuse)
+    for part in ("describe", "weights"):
+        monkeypatch.setattr(GgufCheckpoint, part, refuse)
+    assert isinstance(load_decoder("smollm2-135m-instruct")[0], NativeDecoder)
+    assert listing(*folders) == before
