@@ -21,6 +21,8 @@ from ventris.guide import Grammar, JsonSchema, Limits, Regex
 from .tiny import TinyTarget, decode, tiny_tokenizer
 
 SLOW = Limits(compile_seconds=5.0)
+HEAD_ROOM = 10
+"""A limit that holds ends a compilation near it; a slow machine may take this many times as long."""
 
 SUBSCHEMA = "a schema"
 RULES: dict[str, Any] = {
@@ -190,7 +192,7 @@ def test_hostile_input_ends_in_an_answer_or_one_line(name: str) -> None:
     if guides:
         done = decode(guides, tokens=12, temperature=1.0, may_fail=True)[0]
         assert done.error is None or "guide" in done.error
-    assert perf_counter() - started < 20
+    assert perf_counter() - started < HEAD_ROOM * SLOW.compile_seconds
 
 
 @pytest.mark.long
