@@ -21,7 +21,7 @@ from ventris.cli.settings import (
     MODEL_FIELDS,
     Asked,
     ConfigFile,
-    check_settings,
+    settings_from,
     checked,
     read_config,
 )
@@ -74,7 +74,7 @@ def read_server_settings(merged: dict[str, Any]) -> AskedServer:
     refused = next((key for key in NOT_FOR_A_SERVER if key in merged), None)
     if refused:
         raise BadInput(f"{refused} belongs to a request; a server has no such setting")
-    return AskedServer(checked(ServerSettings, server), check_settings(merged))
+    return AskedServer(checked(ServerSettings, server), settings_from(merged))
 
 
 def serve(

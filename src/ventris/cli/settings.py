@@ -114,10 +114,10 @@ def read_settings(config: Path | None, given: Mapping[str, Any]) -> Asked:
     Raises:
         BadInput: naming the file or the setting.
     """
-    return check_settings({**read_config(config), **given})
+    return settings_from({**read_config(config), **given})
 
 
-def check_settings(merged: dict[str, Any]) -> Asked:
+def settings_from(merged: dict[str, Any]) -> Asked:
     """Check every value of settings by their names; takes them out of ``merged``.
 
     Raises:

@@ -29,11 +29,13 @@ class TokenTexts:
 
     Args:
         tokenizer: ``None`` writes ids.
-        hidden: Tokens that end a text; they are no part of an answer.
+        ends: Tokens that end a text; they are no part of an answer.
+        silent: Tokens that add nothing to a text.
     """
 
     tokenizer: Tokenizer | None
-    hidden: frozenset[int]
+    ends: frozenset[int]
+    silent: frozenset[int]
 
     def data(self, token: int) -> bytes:
         """The token's bytes."""
@@ -97,7 +99,7 @@ class Answer(ABC):
             own["tokens"] = [
                 {"text": self.texts.text(token), "source": source}
                 for token, source in zip(update.tokens, update.sources, strict=True)
-                if token not in self.texts.hidden
+                if token not in self.texts.silent
             ]
             if update.step is not None:
                 own["step"] = step_data(update.step, update.tokens, self.texts.tokenizer)
@@ -147,7 +149,7 @@ class Answer(ABC):
         return facts
 
     def _shown(self, scored: Sequence[TokenLogprob]) -> list[TokenLogprob]:
-        return [entry for entry in scored if entry.token not in self.texts.hidden]
+        return [entry for entry in scored if entry.token not in self.texts.ends]
 
 
 class ChatAnswer(Answer):

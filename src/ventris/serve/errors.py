@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ventris.engine.errors import BadInput, BrokenModel, Incompatible, VentrisError
+from ventris.engine.walk import DeadEnd
 
 TYPES = {
     400: "invalid_request_error",
@@ -72,6 +73,9 @@ def refusal(error: Exception, param: str | None = None) -> ApiError:
         return ApiError(400, _one_line(error), code, param)
     if isinstance(error, MemoryError):
         return ApiError(503, "the server has no memory left for this answer; try again", "out_of_memory")
+    if isinstance(error, DeadEnd):
+        # Guides, bans and biases are the client's; together they left nothing to say.
+        return ApiError(400, _one_line(error), "decoding_stopped", param)
     if isinstance(error, BrokenModel):
         return ApiError(500, _one_line(error), "broken_model")
     if isinstance(error, VentrisError):

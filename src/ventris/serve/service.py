@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -65,8 +66,10 @@ class Service:
         self.scheduler = Scheduler(self._engine, settings.max_queue, settings.max_streams)
         self.metrics = Metrics(self.scheduler.snapshot)
         self.scheduler.observer = self.metrics
-        ends = frozenset(model.tokenizer.eos_ids) if model.tokenizer is not None else frozenset()
-        self.texts = TokenTexts(model.tokenizer, ends)
+        tokenizer = model.tokenizer
+        ends = frozenset(tokenizer.eos_ids) if tokenizer is not None else frozenset()
+        silent = frozenset(tokenizer.special_ids) if tokenizer is not None else frozenset()
+        self.texts = TokenTexts(tokenizer, ends, ends | silent)
         # A schema may take seconds to compile; plain requests do not wait behind it.
         self._quick = ThreadPoolExecutor(2, "ventris-requests")
         self._guided = ThreadPoolExecutor(1, "ventris-guides")
@@ -93,6 +96,13 @@ class Service:
     def start(self) -> None:
         """Begin to work."""
         self.scheduler.start()
+        self._guided.submit(self._wake_compiler)
+
+    def _wake_compiler(self) -> None:
+        """Start the process that compiles guides and judges texts; its first answer takes a while."""
+        with suppress(VentrisError):
+            guide = self.offered.guide("json-schema", {"schema": {"type": "boolean"}})
+            guide.bind(self.model.tokenizer).satisfied(b"true")
 
     def close(self) -> None:
         """End everything with an error and give memory back."""
