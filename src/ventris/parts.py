@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "point-mass": "ventris.verify.match:PointMass",
         "rejection": "ventris.verify.rejection:Rejection",
         "block": "ventris.verify.block:Block",
+        "spectr": "ventris.verify.spectr:SpecTr",
         "synthetic": "ventris.verify.synthetic:Synthetic",
         "typical": "ventris.verify.typical:Typical",
     },

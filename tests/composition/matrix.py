@@ -11,7 +11,7 @@ from ventris.engine.errors import Incompatible
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, HiddenShift, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget
-from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, Synthetic, Typical
+from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, SpecTr, Synthetic, Typical
 
 TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
 DRAFT = ToyTarget(vocab_size=12, memory=2, sharpness=5.0, blend=(9, 0.4))
@@ -31,6 +31,7 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "point-mass": PointMass,
     "rejection": Rejection,
     "block": Block,
+    "spectr": SpecTr,
     "typical": Typical,
     "synthetic": Synthetic,
 }

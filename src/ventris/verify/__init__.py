@@ -3,7 +3,8 @@
 from ventris.verify.block import Block
 from ventris.verify.match import Coupled, Greedy, PointMass
 from ventris.verify.rejection import Rejection
+from ventris.verify.spectr import SpecTr
 from ventris.verify.synthetic import Synthetic
 from ventris.verify.typical import Typical
 
-__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "Synthetic", "Typical"]
+__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "SpecTr", "Synthetic", "Typical"]
