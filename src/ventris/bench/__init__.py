@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ventris.bench.claims import Claim, ClaimsReport, measure_claims, run_claims
     from ventris.bench.methods import Method, parse_method, parse_methods
-    from ventris.bench.prompts import Question, load_questions
+    from ventris.bench.prompts import load_questions
+    from ventris.bench.question import Question
     from ventris.bench.record import Report, Run
     from ventris.bench.report.files import read_report, write_report
     from ventris.bench.report.progress import progress_bar
@@ -27,7 +28,7 @@ _HOME = {
     "Claim": "ventris.bench.claims",
     "ClaimsReport": "ventris.bench.claims",
     "Method": "ventris.bench.methods",
-    "Question": "ventris.bench.prompts",
+    "Question": "ventris.bench.question",
     "Report": "ventris.bench.record",
     "Run": "ventris.bench.record",
     "load_questions": "ventris.bench.prompts",

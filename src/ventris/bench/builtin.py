@@ -6,7 +6,7 @@ with their fixed forms, and free talk. Too few for a claim about a category; eno
 
 from __future__ import annotations
 
-from ventris.bench.prompts import Question
+from ventris.bench.question import Question
 
 _HARBOUR = (
     "The old harbour of Vellmar was built in 1871 to load timber from the inland forests. For sixty years it "

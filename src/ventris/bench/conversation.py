@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ventris.bench.prompts import Message, Question
+from ventris.bench.question import Message, Question
 from ventris.engine.errors import BadInput
 
 if TYPE_CHECKING:

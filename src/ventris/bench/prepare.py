@@ -16,7 +16,7 @@ from ventris.bench.machine import (
     system,
     versions,
 )
-from ventris.bench.prompts import Question
+from ventris.bench.question import Question
 from ventris.bench.race import Progress, asker
 from ventris.bench.record import Environment
 from ventris.bench.settings import BenchSettings

@@ -5,45 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ventris.bench.builtin import QUESTIONS
+from ventris.bench.question import Question
 from ventris.engine.errors import BadInput
-
-Message = Mapping[str, str]
 
 UNSORTED = "prompts"
 """Category of lines that name none."""
 
 CONVERSATION = ("writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities")
 """The categories of MT-Bench, which the papers report as one: multi-turn conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One or more turns for the model.
-
-    Exactly one of ``turns``, ``messages``, ``text`` and ``tokens`` is given.
-
-    Attributes:
-        turns: What a user says, one thing after the other; answered turn by turn.
-        messages: A conversation up to the answer that is asked for.
-        text: A text to be continued, without the chat template.
-        tokens: The same as token ids.
-    """
-
-    id: str
-    category: str
-    turns: tuple[str, ...] = ()
-    messages: tuple[Message, ...] = ()
-    text: str = ""
-    tokens: tuple[int, ...] = ()
-
-    @property
-    def rounds(self) -> int:
-        """Answers it asks for."""
-        return max(len(self.turns), 1)
 
 
 def load_questions(
@@ -60,12 +33,7 @@ def load_questions(
     Raises:
         BadInput: if the file cannot be read, a line is of no known form, or nothing is left.
     """
-    if data is None:
-        from ventris.bench.builtin import QUESTIONS
-
-        questions = list(QUESTIONS)
-    else:
-        questions = _read(data)
+    questions = list(QUESTIONS) if data is None else _read(data)
     known = dict.fromkeys(question.category for question in questions)
     for category in categories:
         if category not in known:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ventris.bench.contestant import Contestant, Decoded, Limits
 from ventris.bench.conversation import Ask, Conversation
 from ventris.bench.memory import PeakMemory
-from ventris.bench.prompts import Question
+from ventris.bench.question import Question
 from ventris.bench.record import Difference, Run
 from ventris.bench.schedule import rotated
 

@@ -16,7 +16,8 @@ from ventris.bench.own import OwnMethod
 from ventris.bench.peers import open_peers, parse_peers
 from ventris.bench.peers.base import PeerContext
 from ventris.bench.prepare import describe, limits_of, load_model, longest_context, ready_threads, sampling_of
-from ventris.bench.prompts import Question, load_questions
+from ventris.bench.prompts import load_questions
+from ventris.bench.question import Question
 from ventris.bench.race import Progress, Race, asker
 from ventris.bench.record import BatchRun, Entrant, ForwardCost, Report
 from ventris.bench.settings import BenchSettings
