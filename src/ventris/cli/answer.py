@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from ventris.cli.exits import DecodingFailed
+from ventris.cli.interrupts import raise_pending_interrupt
 from ventris.cli.streams import error_console, write_text
 from ventris.engine.errors import VentrisError
 
@@ -36,6 +37,7 @@ def show_answer(pieces: Iterator[Piece], silent: bool = False) -> Completion:
     try:
         with closing(stream):
             for piece in stream:
+                raise_pending_interrupt()
                 completion = piece.completion
                 if piece.text and not silent:
                     text = piece.text

@@ -10,6 +10,7 @@ import typer
 from ventris.cli.answer import show_answer
 from ventris.cli.chat_commands import ChatCommands
 from ventris.cli.exits import DecodingFailed, exit_code_for
+from ventris.cli.interrupts import take_interrupt
 from ventris.cli.loading import load_for
 from ventris.cli.settings import Asked, takes_settings
 from ventris.cli.streams import error_console
@@ -42,6 +43,7 @@ class Conversation:
         self.chat = model.chat(**asked.settings, **system)
         self.commands = ChatCommands(self.chat, asked.model.model)
         self.interactive = sys.stdin.isatty()
+        self.interrupted = False
 
     def run(self) -> None:
         """Talk until the end of the input or ``/quit``."""
@@ -50,19 +52,27 @@ class Conversation:
             error_console().print("[dim]/help for commands, Ctrl-C to break off, Ctrl-D to leave[/dim]")
         while not self.commands.left:
             try:
-                line = self._read()
-                if line is None:
-                    return
-                if line.strip():
-                    self._turn(line)
+                self._round()
             except KeyboardInterrupt:
                 if not self.interactive:
                     raise
-                error_console().print("[dim]interrupted[/dim]")
-            except (VentrisError, DecodingFailed) as error:
-                if not self.interactive:
-                    raise
-                exit_code_for(error)
+                # Said in the next round: a second Ctrl-C that comes meanwhile must not end the chat.
+                self.interrupted = True
+
+    def _round(self) -> None:
+        if take_interrupt() or self.interrupted:
+            error_console().print("[dim]interrupted[/dim]")
+            self.interrupted = False
+        try:
+            line = self._read()
+            if line is None:
+                self.commands.left = True
+            elif line.strip():
+                self._turn(line)
+        except (VentrisError, DecodingFailed) as error:
+            if not self.interactive:
+                raise
+            exit_code_for(error)
 
     def _read(self) -> str | None:
         """The next line, ``None`` at the end of the input."""

@@ -26,7 +26,7 @@ class ChatCommands:
 
     Attributes:
         last: The latest answer, for ``/stats``.
-        left: Whether ``/quit`` was typed.
+        left: Whether the conversation is over; ``/quit`` says so.
     """
 
     def __init__(self, chat: Chat, model_name: str) -> None:

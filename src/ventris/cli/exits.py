@@ -12,6 +12,7 @@ import traceback
 
 import typer
 
+from ventris.cli.interrupts import take_interrupt
 from ventris.cli.streams import discard_output
 from ventris.engine.errors import BrokenModel, VentrisError
 
@@ -33,7 +34,7 @@ def exit_code_for(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):
         discard_output()
         return READER_GONE
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if take_interrupt() or isinstance(error, KeyboardInterrupt | typer.Abort):
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, SystemExit):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ventris.cli.interrupts import raise_pending_interrupt
 from ventris.cli.streams import error_console
 from ventris.models.cache_folder import Progress
 
@@ -17,9 +18,13 @@ def phases(first: str) -> Iterator[Progress]:
 
     Args:
         first: What is going on until the callback says otherwise; shown on a terminal only.
+
+    Raises:
+        KeyboardInterrupt: at the end, if one got lost on the way (imports swallow some).
     """
     with _terminal_phases(first) if sys.stderr.isatty() else _plain_phases() as report:
         yield report
+    raise_pending_interrupt()
 
 
 @contextmanager
