@@ -145,6 +145,13 @@ def test_prefixes_are_shared_within_a_scope_only() -> None:
     assert engine.ledger.total == 0
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-12, 1e-45, 1e-60])
+def test_it_may_be_as_cold_as_one_likes(temperature: float) -> None:
+    cold = MODEL.generate([1, 2], max_new_tokens=20, temperature=temperature)
+    assert cold.finish_reason == "length"
+    assert cold.tokens == MODEL.generate([1, 2], max_new_tokens=20).tokens
+
+
 def test_a_bias_on_no_token_is_refused_before_anything_is_queued() -> None:
     engine = MODEL.engine()
     with pytest.raises(BadInput, match="outside the vocabulary"):

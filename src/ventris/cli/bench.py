@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ventris.bench.settings import BenchSettings, read_settings
-from ventris.cli import bench_structured
+from ventris.cli import bench_serve, bench_structured
 from ventris.cli.bench_progress import bench_progress
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     fields = tuple(option_fields(BenchSettings, lambda key: "Measurement"))
     group.callback()(with_options(bench, "settings", fields, (), _read))
     bench_structured.register(group)
+    bench_serve.register(group)
     app.add_typer(group, name="bench")
 
 

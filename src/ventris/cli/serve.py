@@ -21,9 +21,9 @@ from ventris.cli.settings import (
     MODEL_FIELDS,
     Asked,
     ConfigFile,
-    settings_from,
     checked,
     read_config,
+    settings_from,
 )
 from ventris.engine.errors import BadInput
 from ventris.serve.settings import ServerSettings

@@ -20,6 +20,9 @@ from ventris.engine.errors import BadInput, BrokenModel
 
 Row = npt.NDArray[np.floating]
 
+COLDEST = 1e-6
+"""Temperatures below this one draw the same token, and their quotients may not be finite."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -235,7 +238,7 @@ def distribution(row: Row, sampling: Sampling) -> Tensor:
         probs = np.zeros_like(row)
         probs[best] = 1.0
         return torch.from_numpy(probs)
-    logits = row / row.dtype.type(sampling.temperature)
+    logits = row / row.dtype.type(max(sampling.temperature, COLDEST))
     if 0 < sampling.top_k < logits.size:
         threshold = np.partition(logits, logits.size - sampling.top_k)[logits.size - sampling.top_k]
         logits[logits < threshold] = -np.inf

@@ -1,0 +1,1 @@
+"""The server under load: throughput, latency, and hours of misuse. ``ventris bench serve``."""
