@@ -58,6 +58,8 @@ def opposite(schema: Part) -> Opposite:
 
 def refuses_nothing(keyword: str, value: Any) -> bool:
     """True for ``uniqueItems: false``, ``additionalProperties: true`` and the like."""
+    if keyword == "contains":
+        return False  # whatever an item may be, an empty array has none
     return value is False if keyword == "uniqueItems" else value is True or value == {}
 
 

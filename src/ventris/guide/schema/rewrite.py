@@ -21,6 +21,7 @@ from ventris.guide.schema.notes import Enforcement, Notebook
 from ventris.guide.schema.places import Resolver, enter, follow, ref_stands_alone, resolver_of
 from ventris.guide.schema.source import Schema
 from ventris.guide.schema.values import type_names
+from ventris.guide.schema.wrong_kind import wrong_kind
 
 COPIED = ("type", "const", "enum", "minLength", "maxLength", "minItems", "maxItems", "required", "multipleOf")
 SUBSCHEMA = ("additionalProperties", "additionalItems")
@@ -54,9 +55,13 @@ def rewrite(root: Schema, limits: Limits, relaxed: Collection[str] = ()) -> tupl
 
     Raises:
         BadInput: naming a keyword that can be neither enforced nor checked, a reference that leads outside,
-            or the limit that the result passes.
+            a value of the wrong kind, or the limit that the result passes.
     """
-    return _Rewriter(root, limits, relaxed).run()
+    try:
+        return _Rewriter(root, limits, relaxed).run()
+    except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        # Strangers write schemas like `{"properties": null}`, and put them where only a reference leads.
+        raise BadInput(wrong_kind(root)) from error
 
 
 class _Rewriter:
