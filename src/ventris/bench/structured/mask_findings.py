@@ -9,7 +9,7 @@ from typing import Any
 from ventris.bench.structured import words
 from ventris.bench.structured.mask import MaskResult
 from ventris.bench.structured.record import Findings, Table
-from ventris.bench.structured.suite import departure
+from ventris.bench.structured.suite import known_cause
 
 MOST_NAMED = 40
 """Wrong results that are listed by name at most."""
@@ -168,7 +168,7 @@ def _wrong(results: Sequence[MaskResult]) -> Table | None:
     for result in results:
         for what in ("valid_rejected", "let_through", "stopped"):
             for instance in getattr(result, what):
-                cause = departure(result.name, instance)
+                cause = known_cause(result.name, what, instance)
                 rows.append([result.back_end, result.name, what.replace("_", " "), instance[:100], cause])
         if result.status not in ("accepted", "refused"):
             rows.append([result.back_end, result.name, result.status, result.reason[:100], ""])
