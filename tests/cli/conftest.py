@@ -93,9 +93,13 @@ def start(tiny_folder: Path, tiny_cache: Path) -> Callable[..., subprocess.Popen
     def call(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(SOURCES), "VENTRIS_CACHE": str(tiny_cache)}
         command = [sys.executable, "-m", "ventris", *arguments, "--model", str(tiny_folder), *SMALL]
-        # A test run in the background ignores SIGINT, and its children would inherit that.
-        options.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, env=environment, **{**pipes, **options})
+        # A test run in the background ignores SIGINT, and its children would inherit that; a handler they
+        # cannot inherit. (Not by `preexec_fn`, which may hang where libraries have started threads.)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return subprocess.Popen(command, env=environment, **{**pipes, **options})
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     return call
