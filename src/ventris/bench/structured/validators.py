@@ -11,6 +11,9 @@ from typing import Any
 
 from ventris.engine.errors import BadInput
 
+PACKAGES = ("jsonschema_rs", "rfc3339_validator", "fqdn", "isoduration")
+"""Without them, one validator or some formats would be missing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -45,9 +48,7 @@ def check_installed() -> None:
     """
     from importlib.util import find_spec
 
-    missing = [
-        name for name in ("jsonschema_rs", "rfc3339_validator", "fqdn", "isoduration") if not find_spec(name)
-    ]
+    missing = [name for name in PACKAGES if not find_spec(name)]
     if missing:
         raise BadInput(
             f"the documents are judged by two validators with formats, and {missing[0]} is not installed; "
