@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
 from ventris.guide.regex import escape
 
 
@@ -22,18 +22,17 @@ class Choice(HardGuide):
 
     name = "choice"
 
+    @with_hard_options
     class Options(BaseModel):
         options: str | list[str] = Field(description="the texts, separated by |")
-        forced: bool = Field(True, description="draft text that must come next")
 
-    def __init__(
-        self, options: str | Sequence[str], *, forced: bool = True, limits: Limits = DEFAULT_LIMITS
-    ) -> None:
-        super().__init__(forced=forced, limits=limits)
+    def __init__(self, options: str | Sequence[str], **settings: Unpack[HardSettings]) -> None:
+        super().__init__(**settings)
         texts = options.split("|") if isinstance(options, str) else list(options)
         if not texts or "" in texts:
             raise BadInput("a choice needs at least one text, and none of them may be empty")
-        limits.check_text("".join(texts).translate({ord(bracket): None for bracket in "()[]{}"}), "choice")
+        flat = "".join(texts).translate({ord(bracket): None for bracket in "()[]{}"})
+        self.limits.check_text(flat, "choice")
         self.options = list(dict.fromkeys(texts))
 
     def grammar(self) -> str:

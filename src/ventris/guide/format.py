@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Unpack
 
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
 from ventris.guide.regex import escape
 
 KINDS = {
@@ -50,13 +50,13 @@ class Format(HardGuide):
 
     name = "format"
 
+    @with_hard_options
     class Options(BaseModel):
         template: str = Field(description="text with holes, such as 'Age: {age:int}'")
-        forced: bool = Field(True, description="draft text that must come next")
 
-    def __init__(self, template: str, *, forced: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
-        super().__init__(forced=forced, limits=limits)
-        limits.check_text(template, "template")
+    def __init__(self, template: str, **settings: Unpack[HardSettings]) -> None:
+        super().__init__(**settings)
+        self.limits.check_text(template, "template")
         self.template = template
         self.parts = _parse(template)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
+from typing import Unpack
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
 from ventris.guide.sources import read_text
 
 
@@ -26,18 +26,16 @@ class Grammar(HardGuide):
 
     name = "grammar"
 
+    @with_hard_options
     class Options(BaseModel):
         source: str = Field(description="file in Lark or GBNF notation, or its text")
-        forced: bool = Field(True, description="draft text that must come next")
 
-    def __init__(
-        self, source: str | PathLike[str], *, forced: bool = True, limits: Limits = DEFAULT_LIMITS
-    ) -> None:
-        super().__init__(forced=forced, limits=limits)
+    def __init__(self, source: str | PathLike[str], **settings: Unpack[HardSettings]) -> None:
+        super().__init__(**settings)
         self.text = read_text(source, "grammar")
         if ":" not in self.text:
             raise BadInput(f"{self.text[:80]!r} is neither a file nor a grammar; write 'start: ...'")
-        limits.check_text(self.text, "grammar")
+        self.limits.check_text(self.text, "grammar")
 
     def grammar(self) -> str:
         """The grammar in Lark's notation."""

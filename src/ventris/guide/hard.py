@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
 from llguidance import LLMatcher
+from pydantic import BaseModel, Field, create_model
 from torch import Tensor
 
-from ventris.engine.errors import BadInput
+from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.parts import NodeView, RequestView
-from ventris.engine.sampling import Row, greedy_token
+from ventris.engine.sampling import Row, Sampling, greedy_token
 from ventris.engine.tree import TokenTree
+from ventris.guide.closing import LONGEST, Deadline, find_ending
 from ventris.guide.compile import gist
 from ventris.guide.limits import DEFAULT_LIMITS, GuideStopped, Limits
 from ventris.guide.vocabulary import ByteTokenizer, Vocabulary, vocabulary_of
@@ -27,6 +30,27 @@ SPARSE = 8
 """Looking at the allowed tokens alone pays if at most one in so many is."""
 
 
+CANDIDATES = 64
+"""Tokens at a place, the likeliest ones, that may follow if the text can still end in time behind them."""
+
+Close = Literal["free", "in-time"]
+
+
+class HardSettings(TypedDict, total=False):
+    """Settings that all hard guides share; see :class:`HardGuide`."""
+
+    forced: bool
+    close: Close
+    limits: Limits
+
+
+def with_hard_options(own: type[BaseModel]) -> type[BaseModel]:
+    """A guide's own options and, behind them, those of all hard guides."""
+    forced = Field(True, description="draft text that must come next")
+    close = Field("free", description="free, or in-time: end the text within max_new_tokens")
+    return create_model(own.__name__, __base__=own, forced=(bool, forced), close=(Close, close))
+
+
 class HardGuide(ABC):
     """A guide that allows exactly the texts of a language, and their beginnings.
 
@@ -35,16 +59,28 @@ class HardGuide(ABC):
 
     Args:
         forced: Hand text that must come next to the loop as a free draft. The output is the same either way.
+        close: ``"in-time"`` refuses tokens behind which no ending is known that fits into
+            ``max_new_tokens``, so that every text ends in time and is whole. Only the likeliest tokens of a
+            place (:data:`CANDIDATES`) are looked at then.
         limits: Bounds for compiling and decoding.
+
+    Raises:
+        BadInput: for an unknown way to close.
     """
 
     name: ClassVar[str]
     masks = True
     forkable = True
 
-    def __init__(self, *, forced: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, *, forced: bool = True, close: Close = "free", limits: Limits = DEFAULT_LIMITS
+    ) -> None:
+        if close not in get_args(Close):
+            raise BadInput(f"close is {close!r}; it must be one of: {', '.join(get_args(Close))}")
         self.forced = forced
+        self.close: Close = close
         self.limits = limits
+        self._opening: list[int] | None = None
         self._vocabulary: Vocabulary | None = None
         self._matcher: LLMatcher | None = None
 
@@ -70,6 +106,8 @@ class HardGuide(ABC):
         bound = copy(self)
         bound._vocabulary = vocabulary
         bound._matcher = bound.compile(vocabulary)
+        if self.close == "in-time":
+            bound._opening = find_ending(bound._matcher, vocabulary, LONGEST)
         return bound
 
     def compile(self, vocabulary: Vocabulary) -> LLMatcher:
@@ -99,11 +137,42 @@ class HardGuide(ABC):
         """State for a new request.
 
         Raises:
-            BadInput: if the guide was not bound to a tokenizer.
+            BadInput: if the guide was not bound to a tokenizer, or is to close in time and cannot.
         """
         if self._vocabulary is None or self._matcher is None:
             raise BadInput(f"guide {self.name!r} has no tokenizer yet; call bind(tokenizer)")
-        return HardState(self, self._vocabulary, self._matcher.deep_copy(), request.end_ids)
+        state = HardState(self, self._vocabulary, self._matcher.deep_copy(), request.end_ids)
+        if self.close == "in-time":
+            state.deadline = self._deadline(self._vocabulary, request.remaining)
+        return state
+
+    def check_with(self, parts: Sequence[object], sampling: Sampling) -> None:
+        """Refuse what could forbid the only way to end in time."""
+        if self.close != "in-time":
+            return
+        for part in parts:
+            if getattr(part, "masks", False):
+                other, reason = f"guide {getattr(part, 'name', part)!r}", "say both in one grammar"
+                raise Incompatible(f"guide {self.name!r}", other, f"it closes in time on its own; {reason}")
+        if sampling.banned or sampling.forced or sampling.min_new_tokens:
+            raise Incompatible(
+                f"guide {self.name!r}",
+                "banned_words, forced_words and min_new_tokens",
+                "they may forbid the only way to end in time; set close to 'free'",
+            )
+
+    def _deadline(self, vocabulary: Vocabulary, tokens: int) -> Deadline:
+        if self._opening is None:
+            raise BadInput(
+                f"guide {self.name!r} cannot close in time: no text of {LONGEST} tokens or less was found; "
+                "set close to 'free'"
+            )
+        if len(self._opening) >= tokens:
+            raise BadInput(
+                f"guide {self.name!r} cannot close in time: the shortest text that was found needs "
+                f"{len(self._opening) + 1} tokens and max_new_tokens is {tokens}; raise it"
+            )
+        return Deadline(vocabulary, self._opening, tokens)
 
 
 class _Buffer:
@@ -132,6 +201,7 @@ class HardState:
         self._matcher = matcher
         self._ends = end_ids or vocabulary.end_ids
         self._buffer = _Buffer(vocabulary.size)
+        self.deadline: Deadline | None = None
 
     def adjust(self, logits: Tensor, view: NodeView) -> Tensor:
         """Mask ``logits`` ``[vocab]`` in place.
@@ -141,8 +211,21 @@ class HardState:
         """
         if not self.broken:
             row = logits.numpy()
-            np.copyto(row, -np.inf, where=self._forbidden(len(row)))
+            forbidden = self._forbidden(len(row))
+            if self.deadline is not None and not self.ended:
+                self._forbid_late(row, forbidden, self.deadline)
+            np.copyto(row, -np.inf, where=forbidden)
         return logits
+
+    def _forbid_late(self, row: Row, forbidden: NDArray[np.bool_], deadline: Deadline) -> None:
+        """Leave of the allowed tokens those likeliest ones behind which the text can still end in time."""
+        left = [token for token in self._ends if token < len(row) and not forbidden[token]]
+        allowed = np.flatnonzero(~forbidden)
+        best = allowed[np.argsort(-row[allowed], kind="stable")][: CANDIDATES + len(left)]
+        left += [t for t in best.tolist() if t not in left and deadline.after(self._matcher, t) is not None]
+        forbidden[:] = True
+        # The ending that is kept is always a way on, also where another split of forced text is the rule.
+        forbidden[left or deadline.ending[:1]] = False
 
     def _forbidden(self, width: int) -> NDArray[np.bool_]:
         """Which of the model's ``width`` tokens may not follow."""
@@ -185,6 +268,13 @@ class HardState:
             BrokenModel: if the logits are NaN.
             GuideStopped: as :meth:`adjust`.
         """
+        if self.deadline is not None and not (self.broken or self.ended):
+            token = greedy_token(row)
+            # Where anything stands against the best token, the whole row has to be looked at.
+            if self._matcher.compute_ff_tokens() or not self._leaves(token):
+                return None
+            fits = token in self._ends or self.deadline.after(self._matcher, token) is not None
+            return token if fits else None
         if not (self.broken or self.ended):
             forced = self._matcher.compute_ff_tokens()
             if forced:
@@ -218,6 +308,8 @@ class HardState:
             self.ended = True
             return
         self.tokens.append(token)
+        if self.deadline is not None and token < self._vocabulary.size:
+            self.deadline = self.deadline.advance(self._matcher, token)
         # A refused token would put the matcher into its error state for good.
         if token >= self._vocabulary.size or self._matcher.try_consume_tokens([token]) != 1:
             self.broken = True
@@ -228,6 +320,7 @@ class HardState:
         twin.tokens = list(self.tokens)
         twin._matcher = self._matcher.deep_copy()
         twin._buffer = _Buffer(self._vocabulary.size)
+        # A deadline is never changed, only replaced.
         return twin
 
     def forced(self) -> list[int]:
@@ -235,6 +328,9 @@ class HardState:
         if not self._guide.forced or self.ended or self.broken:
             return []
         tokens = self._matcher.compute_ff_tokens()
+        if self.deadline is not None and tokens != self.deadline.ending[: len(tokens)]:
+            # Another split of the forced text may be all that there is time for.
+            return []
         end = next((place for place, token in enumerate(tokens) if token in self._ends), len(tokens))
         return tokens[:end]
 

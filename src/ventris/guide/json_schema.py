@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
 from ventris.guide.compile import GrammarRefused
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
-from ventris.guide.schema.formats import BACK_END, CHECKED
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
+from ventris.guide.schema.formats import AT_END
 from ventris.guide.schema.notes import Enforcement
 from ventris.guide.schema.rewrite import rewrite
 from ventris.guide.schema.source import Schema, read_schema
@@ -61,11 +60,11 @@ class JsonSchema(HardGuide):
         # The option has the name that everybody expects; pydantic has an old method of that name.
         warnings.simplefilter("ignore")
 
+        @with_hard_options
         class Options(BaseModel):
             schema: str = Field(description="file with a JSON schema, or its text")  # type: ignore[assignment]
             whitespace: Whitespace = Field("compact", description="compact, spaced or flexible")
             strict: bool = Field(False, description="refuse rules that are checked only at the end")
-            forced: bool = Field(True, description="draft text that must come next")
 
     def __init__(
         self,
@@ -73,13 +72,12 @@ class JsonSchema(HardGuide):
         *,
         whitespace: Whitespace = "compact",
         strict: bool = False,
-        forced: bool = True,
-        limits: Limits = DEFAULT_LIMITS,
+        **settings: Unpack[HardSettings],
     ) -> None:
-        super().__init__(forced=forced, limits=limits)
+        super().__init__(**settings)
         if whitespace not in WHITESPACE:
             raise BadInput(f"whitespace is {whitespace!r}; it must be one of: {', '.join(WHITESPACE)}")
-        self.schema: Schema = read_schema(schema, limits)
+        self.schema: Schema = read_schema(schema, self.limits)
         self.whitespace = whitespace
         self.strict = strict
         self._relaxed: frozenset[str] = frozenset()
@@ -131,8 +129,7 @@ class JsonSchema(HardGuide):
     def satisfied(self, text: bytes) -> bool:
         """Whether a complete text is valid under the whole schema."""
         assert self._vocabulary is not None
-        formats = BACK_END | CHECKED
-        return not self._vocabulary.worker.fault(text.decode(), self.schema, formats, self.limits)
+        return not self._vocabulary.worker.fault(text.decode(), self.schema, AT_END, self.limits)
 
 
 class Json(JsonSchema):
@@ -144,18 +141,17 @@ class Json(JsonSchema):
 
     name = "json"
 
+    @with_hard_options
     class Options(BaseModel):
         kind: Literal["any", "object", "array"] = Field("any", description="any, object or array")
         whitespace: Whitespace = Field("compact", description="compact, spaced or flexible")
-        forced: bool = Field(True, description="draft text that must come next")
 
     def __init__(
         self,
         kind: Literal["any", "object", "array"] = "any",
         *,
         whitespace: Whitespace = "compact",
-        forced: bool = True,
-        limits: Limits = DEFAULT_LIMITS,
+        **settings: Unpack[HardSettings],
     ) -> None:
         schema = {} if kind == "any" else {"type": kind}
-        super().__init__(schema, whitespace=whitespace, forced=forced, limits=limits)
+        super().__init__(schema, whitespace=whitespace, **settings)

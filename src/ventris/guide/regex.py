@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Unpack
+
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
 
 METACHARACTERS = frozenset(r"\.+*?()|[]{}^$/&~-#")
 
@@ -24,13 +25,13 @@ class Regex(HardGuide):
 
     name = "regex"
 
+    @with_hard_options
     class Options(BaseModel):
         pattern: str = Field(description="expression that the whole answer matches")
-        forced: bool = Field(True, description="draft text that must come next")
 
-    def __init__(self, pattern: str, *, forced: bool = True, limits: Limits = DEFAULT_LIMITS) -> None:
-        super().__init__(forced=forced, limits=limits)
-        limits.check_text(pattern, "regex")
+    def __init__(self, pattern: str, **settings: Unpack[HardSettings]) -> None:
+        super().__init__(**settings)
+        self.limits.check_text(pattern, "regex")
         self.pattern = pattern
 
     def grammar(self) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from llguidance import LLMatcher, LLTokenizer
 
 from ventris.engine.errors import BadInput
+from ventris.guide.closing import Likely
 from ventris.guide.compile import CompileWorker, gist
 from ventris.guide.limits import Limits
 
@@ -63,8 +64,15 @@ class Vocabulary:
         self.worker.start()
         wrapped: Any = _Wrapped(tokenizer, special)
         self.backend = LLTokenizer(wrapped, eos_token=list(tokenizer.eos_ids))
+        self.split = wrapped
+        self._special = frozenset(special)
         self._grammars: OrderedDict[tuple[str, Limits], LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
+
+    @cached_property
+    def likely(self) -> Likely:
+        """Tokens to look for an ending with."""
+        return Likely.of(self.token_bytes, self._special)
 
     def matcher(self, grammar: str, limits: Limits) -> LLMatcher:
         """A matcher at the beginning of the text, to be copied for each request.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide
-from ventris.guide.limits import DEFAULT_LIMITS, Limits
+from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
 from ventris.guide.regex import escape
 
 
@@ -26,11 +26,11 @@ class Words(HardGuide):
 
     name = "words"
 
+    @with_hard_options
     class Options(BaseModel):
         include: str | list[str] = Field("", description="what the text must contain, separated by |")
         exclude: str | list[str] = Field("", description="what it must not contain, separated by |")
         ignore_case: bool = Field(False, description="capital letters make no difference")
-        forced: bool = Field(True, description="draft text that must come next")
 
     def __init__(
         self,
@@ -38,10 +38,9 @@ class Words(HardGuide):
         exclude: str | Sequence[str] = (),
         *,
         ignore_case: bool = False,
-        forced: bool = True,
-        limits: Limits = DEFAULT_LIMITS,
+        **settings: Unpack[HardSettings],
     ) -> None:
-        super().__init__(forced=forced, limits=limits)
+        super().__init__(**settings)
         self.include = _words(include)
         self.exclude = _words(exclude)
         self.ignore_case = ignore_case
