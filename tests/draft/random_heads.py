@@ -11,7 +11,8 @@ from torch import nn
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.medusa import Medusa, MedusaHeads
+from ventris.draft.medusa import Medusa
+from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
@@ -69,7 +70,7 @@ def hydra_heads(
 
 
 def medusa(target: TorchDecoder, network: MedusaHeads, **settings: Any) -> Medusa:
-    return Medusa(target, network, ACCURACIES, **settings)
+    return Medusa(target, network, grow_from_accuracies(ACCURACIES, 64), **settings)
 
 
 def hydra(target: TorchDecoder, network: HydraHeads, **settings: Any) -> Hydra:

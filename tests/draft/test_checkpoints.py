@@ -99,10 +99,10 @@ def test_missing_and_damaged_files_are_told(tmp_path):
 
 def test_a_shipped_checkpoint_is_found_by_its_target(tmp_path, monkeypatch):
     target = random_heads.tiny_target()
-    write(tmp_path / "checkpoints" / "any-name" / "medusa", target)
-    write(tmp_path / "checkpoints" / "another" / "medusa", random_heads.tiny_target(seed=1), "stored")
+    write(tmp_path / "checkpoints" / "medusa-any-name", target)
+    write(tmp_path / "checkpoints" / "medusa-another", random_heads.tiny_target(seed=1), "stored")
     monkeypatch.setattr(checkpoint, "_roots", lambda: [tmp_path])
-    assert find_checkpoint("medusa", target).parent.name == "any-name"
+    assert find_checkpoint("medusa", target).name == "medusa-any-name"
     assert build_drafter("medusa", Workshop(target)).taps == (target.num_layers,)
     with pytest.raises(BadInput, match="no hydra checkpoint comes with Ventris for this target; train one"):
         find_checkpoint("hydra", target)

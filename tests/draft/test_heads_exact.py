@@ -10,7 +10,8 @@ from tiny_decoders import LLAMA, random_weights
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.medusa import Medusa, MedusaHeads
+from ventris.draft.medusa import Medusa
+from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.ngram import NGram
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
@@ -27,7 +28,7 @@ LONG = [1 + i % 60 for i in range(45)]  # read in several chunks of sixteen
 @pytest.mark.parametrize(("rows", "layers"), [("tied", 1), ("stored", 1), ("own", 1), ("tied", 3)])
 def test_medusa_keeps_the_contract(rows, layers, tree):
     target = random_heads.tiny_target()
-    drafter = random_heads.medusa(target, random_heads.medusa_heads(target, rows, layers), tree=tree)
+    drafter = random_heads.medusa(target, random_heads.medusa_heads(target, rows, layers), choose=tree)
     check_drafter(drafter, target)
 
 
@@ -79,7 +80,7 @@ def test_on_the_native_runtime(kind):
         network = MedusaHeads(3, LLAMA.hidden_size, 100, "stored")
         network.vocabulary.begin(shortlist, head)
         random_heads.shake(network, 3)
-        drafter = Medusa(target, network, random_heads.ACCURACIES)
+        drafter = Medusa(target, network, grow_from_accuracies(random_heads.ACCURACIES, 64))
     else:
         network = HydraHeads(3, LLAMA.hidden_size, 100, "stored", 2, PrefixSizes.of(LLAMA).stored())
         network.vocabulary.begin(shortlist, head)

@@ -54,8 +54,8 @@ class Recomputing:
 @pytest.mark.parametrize("prefix", [False, True])
 @pytest.mark.parametrize("choose", ["static", "dynamic"])
 def test_nothing_is_left_over_from_earlier_rounds(monkeypatch, prefix, choose):
-    for module in ("hydra_heads", "prefix_attention"):
-        monkeypatch.setattr(f"ventris.draft.{module}.drafting_dtype", lambda device: torch.float32)
+    for module in ("ventris.models.stages", "ventris.draft.prefix_attention"):
+        monkeypatch.setattr(f"{module}.drafting_dtype", lambda device: torch.float32)
     target = random_heads.tiny_target()
     network = random_heads.hydra_heads(target, "tied", 2, prefix, listed=target.vocab_size)
     watched = Recomputing(random_heads.hydra(target, network, choose=choose), network)

@@ -9,12 +9,22 @@ import torch
 import ventris
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows
-from ventris.train.hidden_states import cache_hidden_states, from_bits, hidden_rows, to_bits
+from ventris.train import texts as train_texts
+from ventris.train.hidden_states import HiddenStates, hidden_rows
+from ventris.train.recorder import from_bits, to_bits
 from ventris.train.settings import TextSettings
 from ventris.train.texts import PromptRecord, TextShard, distil_texts, read_prompts
 from ventris.train.windows import Windows, open_texts, split
 
 SETTINGS = TextSettings(temperatures=(0.0, 0.8), max_new_tokens=12)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_shards():
+    """Several files from few prompts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_texts, "SHARD", 64)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,24 +100,47 @@ def test_hidden_rows_are_those_of_one_forward(model):
 
 def test_hidden_states_are_cached_by_taps_and_resumed(model, records, tmp_path):
     texts = distil_texts(model, records, tmp_path, SETTINGS)
-    files = cache_hidden_states(model.target, texts, tmp_path, [2], {"target": "x"})
+    states = HiddenStates.beneath(tmp_path, [2], {"target": "x"})
+    files = states.complete(model.target, texts)
     stamp = files[0].stat().st_mtime_ns
     content = files[1].read_bytes()
     files[1].unlink()
-    again = cache_hidden_states(model.target, texts, tmp_path, [2], {"target": "x"})
+    again = HiddenStates.beneath(tmp_path, [2], {"target": "x"}).complete(model.target, texts)
     assert again == files
     assert files[0].stat().st_mtime_ns == stamp
     assert files[1].read_bytes() == content
-    other = cache_hidden_states(model.target, texts, tmp_path, [0, 2], {"target": "x"})
-    assert other[0].parent != files[0].parent
-    assert np.load(other[0], mmap_mode="r").shape[1:] == (2, model.target.hidden_size)
+    other = HiddenStates.beneath(tmp_path, [0, 2], {"target": "x"})
+    assert other.folder != states.folder
+    assert np.load(other.complete(model.target, texts)[0]).shape[1:] == (2, model.target.hidden_size)
+
+
+def test_answers_bring_the_rows_that_reading_them_again_gives(model, records, tmp_path):
+    asked = [record for record in records if record.answered]
+    kept = HiddenStates.beneath(tmp_path / "a", [1, 2], {})
+    files = distil_texts(model, asked, tmp_path / "a", SETTINGS, taps=kept.taps, keep_rows=kept.keep)
+    stamps = [kept.file(path).stat().st_mtime_ns for path in files]
+    read = HiddenStates.beneath(tmp_path / "b", [1, 2], {}).complete(model.target, files)
+    assert [path.stat().st_mtime_ns for path in kept.complete(model.target, files)] == stamps
+    for path, again in zip(files, read, strict=True):
+        one, other = from_bits(np.load(kept.file(path))), from_bits(np.load(again))
+        torch.testing.assert_close(one, other, atol=1e-2, rtol=1e-2)
+        ends = TextShard.load(path).starts[1:] - 1
+        assert not one[ends].any()
+        assert one[ends - 1].any(dim=-1).all()
+
+
+def test_a_file_with_given_texts_is_read_afterwards(model, records, tmp_path):
+    kept = HiddenStates.beneath(tmp_path, [2], {})
+    mixed = distil_texts(model, records[-6:], tmp_path, SETTINGS, taps=kept.taps, keep_rows=kept.keep)
+    assert not kept.file(mixed[0]).exists()
+    assert len(np.load(kept.complete(model.target, mixed)[0])) == len(TextShard.load(mixed[0]).tokens)
 
 
 @pytest.fixture(scope="module")
 def texts(model, records, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     files = distil_texts(model, records, folder, SETTINGS)
-    return open_texts(files, cache_hidden_states(model.target, files, folder, [2], {}))
+    return open_texts(files, HiddenStates.beneath(folder, [2], {}).complete(model.target, files))
 
 
 def test_a_batch_depends_on_seed_and_number_alone(texts):

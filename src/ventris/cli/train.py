@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ventris.train.trainer import Trained
 
 SHAPE = ("shortlist", "own_rows", "heads", "layers", "variant", "prefix", "dropout")
-PLACES = ("model", "data", "out", "cache", "device", "threads")
+PLACES = ("model", "data", "out", "cache", "device", "dtype", "threads")
 
 
 def register(app: typer.Typer) -> None:

@@ -125,7 +125,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def find_checkpoint(method: str, target: Target, named: str | None = None) -> Path:
     """The folder to load: the one named, or the one shipped for this target.
 
-    Shipped ones lie in ``checkpoints/<target>/<method>/``, inside the package or at the top of a source tree.
+    Shipped ones lie in ``checkpoints/<method>-<target>/``, inside the package or at the top of a source tree.
     They are recognised by their sketch of the target, so its name does not matter.
 
     Raises:
@@ -145,7 +145,7 @@ def find_checkpoint(method: str, target: Target, named: str | None = None) -> Pa
 
 def _shipped(method: str) -> Iterator[Path]:
     for root in _roots():
-        yield from (path.parent for path in sorted(root.glob(f"checkpoints/*/{method}/config.json")))
+        yield from (path.parent for path in sorted(root.glob(f"checkpoints/{method}-*/config.json")))
 
 
 def _roots() -> list[Path]:

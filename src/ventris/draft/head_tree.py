@@ -51,6 +51,31 @@ class StaticTree:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A node of a static tree, ready to be planted.
+
+    Attributes:
+        parent: Place of its parent in the list, -1 for the root.
+        rank: Which guess of its head.
+        confidence: The chance that it is accepted once its parent is.
+    """
+
+    parent: int
+    depth: int
+    rank: int
+    confidence: float
+
+
+def plan(tree: StaticTree) -> list[Planned]:
+    """The nodes of a tree in its order."""
+    place = {path: index for index, path in enumerate(tree.paths)}
+    return [
+        Planned(place.get(path[:-1], -1), len(path), path[-1], confidence)
+        for path, confidence in zip(tree.paths, tree.confidences(), strict=True)
+    ]
+
+
 def grow(value: Callable[[Path], float], nodes: int, depth: int, width: int) -> StaticTree:
     """The best tree of ``nodes`` nodes, at most ``depth`` deep with ``width`` children at a node.
 

@@ -18,26 +18,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from math import exp
+from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor
 
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
-from ventris.draft.head_tree import LARGEST_TREE, StaticTree
+from ventris.draft.head_drafter import HeadDrafter, TreeChoice
 from ventris.draft.head_tree import Path as TreePath
-from ventris.draft.hydra_heads import HydraHeads, PackedHydra
+from ventris.draft.head_tree import StaticTree
+from ventris.draft.hydra_heads import FastHydra, HydraHeads
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.cache import KVCache
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
+from ventris.models.stages import most_probable_of_rows
 
 DYNAMIC_WIDTH = 4
 """Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
@@ -45,12 +41,14 @@ DYNAMIC_WIDTH = 4
 
 @dataclass(slots=True)
 class _Seen:
-    """What a request has shown: final-normed rows not yet summarised, and P's cache of the others.
+    """What a request has shown.
 
     Rows enter when their tokens are committed, so the cache never has to be rolled back.
 
     Attributes:
-        summary: g at the last position that P has seen.
+        fresh: Final-normed rows not yet summarised.
+        cache: P's keys and values of the others; ``None`` without P.
+        summary: g at the last position that has been summarised.
     """
 
     fresh: list[Tensor] = field(default_factory=list)
@@ -84,32 +82,15 @@ class _Draft:
     children: dict[TreePath, list[float]]
 
 
-class Hydra:
+class Hydra(HeadDrafter):
     """Drafts with Hydra heads, level by level over the frontiers of all requests at once.
 
-    Args:
-        target: What it drafts for.
-        network: The heads.
-        tree: The tree by measured joint frequency, best node first.
-        nodes: Drafted tokens at most.
-        choose: ``"static"``: the first nodes of ``tree``, with measured confidences. ``"dynamic"``: at each
-            level the likeliest nodes by the heads' probabilities, and of all of them the likeliest.
+    A dynamic tree takes at each level the likeliest nodes by the heads' probabilities, and of all of them
+    the likeliest.
     """
 
     name = "hydra"
-    shape = "tree"
-    draws = False
-
-    class Options(BaseModel):
-        """Options of the Hydra drafter."""
-
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
-        nodes: int = Field(24, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
-        tree: Literal["static", "dynamic"] = Field(
-            "static", description="static: from measured acceptance; dynamic: from each step's probabilities"
-        )
+    network_class = HydraHeads
 
     def __init__(
         self,
@@ -117,43 +98,18 @@ class Hydra:
         network: HydraHeads,
         tree: StaticTree,
         nodes: int = 24,
-        choose: Literal["static", "dynamic"] = "static",
+        choose: TreeChoice = "static",
     ) -> None:
-        self.target = target
-        self.taps: Sequence[int] = (target.num_layers,) if target is not None else ()
-        self.nodes = nodes
-        self.dynamic = choose == "dynamic"
-        if target is not None:
-            self._heads = PackedHydra(network, target.device)
-            self._ids = network.vocabulary.ids.long().to(target.device)
-            self._tree = tree
-            self._confidence = tree.confidences()
+        super().__init__(target, network, tree, nodes, choose)
+        self._heads = FastHydra(network, target)
+        self._embedded = embedding_rows(target, self._ids)
+        self._place = {token: place for place, token in enumerate(self._ids)}
 
     @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Hydra:
-        """Heads from a folder, or those shipped for the model.
-
-        Raises:
-            BadInput: if there are none, or they belong to another target.
-        """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("hydra", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "hydra")
-        stored.target.check(target, f"the Hydra checkpoint {folder}", tokenizer)
-        network = HydraHeads(**stored.sizes)
-        stored.fill(network)
-        network.vocabulary.read_tied_rows(target, stored.sizes["embedding_scale"])
-        paths = [tuple(path) for path in stored.measured["tree"]["paths"]]
-        return cls(target, network, StaticTree(paths, stored.measured["tree"]["values"]), **settings)
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> Hydra:
-        """Load the heads; without a target only what the drafts are like is known."""
-        settings: dict[str, Any] = {"nodes": options.nodes, "choose": options.tree}
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(HydraHeads, None), StaticTree((), ()), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
+    def tree_of(cls, measured: Any) -> StaticTree:
+        """The tree by measured joint frequency of its paths."""
+        paths = [tuple(path) for path in measured["tree"]["paths"]]
+        return StaticTree(paths, measured["tree"]["values"])
 
     def start(self, request: RequestView) -> _Seen:
         if self._heads.prefix is None:
@@ -164,73 +120,78 @@ class Hydra:
     def observe(self, state: _Seen, commit: Commit) -> None:
         rows = commit.hidden[self.target.num_layers]
         if state.cache is None:
-            state.fresh = [rows[-1:]]
+            state.fresh = [self._heads.normed(rows[-1:])]
         else:
-            state.fresh.append(rows)
+            state.fresh.append(self._heads.normed(rows))
+
+    def finish(self, state: _Seen) -> None:
+        """Give P's cache back."""
+        if state.cache is not None:
+            state.cache.release()
 
     @torch.no_grad()
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         drafts = [self._begin(job) for job in jobs]
         able = [index for index, draft in enumerate(drafts) if draft.nodes and draft.depth]
         if able:
-            inputs = self._summaries([drafts[index].job.state for index in able])
-            frontier = [_Node(index, 0, (), 1.0) for index in able]
-            self._grow(drafts, frontier, inputs)
+            summaries = self._summaries([drafts[index].job.state for index in able])
+            self._grow(drafts, [_Node(index, 0, (), 1.0) for index in able], summaries)
         return [self._likeliest(draft) if self.dynamic else draft.tree for draft in drafts]
 
     def _begin(self, job: DraftJob) -> _Draft:
-        nodes, depth = min(job.budget.nodes, self.nodes), min(job.budget.depth, len(self._heads.first))
+        nodes, depth = min(job.budget.nodes, self.nodes), min(job.budget.depth, len(self._heads.heads))
         if not job.state.fresh and job.state.summary is None:
             nodes = 0
         children: dict[TreePath, list[float]] = {}
         for path, confidence in zip(self._tree.paths[:nodes], self._confidence, strict=False):
             if len(path) <= depth:
                 children.setdefault(path[:-1], []).append(confidence)
-        return _Draft(job, TokenTree([job.root], [-1], [1.0], self.name), nodes, depth, children)
+        return _Draft(job, self._root(job), nodes, depth, children)
 
     def _summaries(self, states: Sequence[_Seen]) -> Tensor:
         """g at the last committed position of each request, ``[n, d]``."""
         waiting = [state for state in states if state.fresh]
-        rows = [self._heads.vocabulary.normed(torch.cat(state.fresh)) for state in waiting]
+        rows = [state.fresh[0] if len(state.fresh) == 1 else torch.cat(state.fresh) for state in waiting]
+        caches = [state.cache for state in waiting if state.cache is not None]
         if self._heads.prefix is not None and waiting:
-            caches = [state.cache for state in waiting if state.cache is not None]
-            summaries = self._heads.prefix.last_rows(list(zip(caches, rows, strict=True)))
+            summaries = list(self._heads.prefix.last_rows(list(zip(caches, rows, strict=True))))
         else:
-            summaries = torch.cat(rows) if rows else torch.empty(0)
+            summaries = [row[-1] for row in rows]
         for state, summary in zip(waiting, summaries, strict=True):
             state.summary, state.fresh = summary, []
-        known = [state.summary for state in states if state.summary is not None]
-        return torch.stack(known).to(self._heads.dtype)
+        return torch.stack([state.summary for state in states if state.summary is not None])
 
     def _grow(self, drafts: list[_Draft], frontier: list[_Node], summaries: Tensor) -> None:
         inputs = summaries
-        for level in range(len(self._heads.first)):
+        for level, head in enumerate(self._heads.heads):
             tokens = [drafts[node.draft].tree.tokens[node.node] for node in frontier]
-            inputs = torch.cat([inputs, embedding_rows(self.target, tokens).to(inputs)], dim=-1)
-            logits = self._heads.logits(level, inputs)
-            offered = self._offer(drafts, frontier, logits, level)
+            inputs = torch.cat([inputs, self._embed(tokens)], dim=-1)
+            offered = self._offer(drafts, frontier, head(inputs), level)
             frontier = [node for node, _ in offered]
             if not frontier:
                 return
-            inputs = inputs[torch.tensor([parent for _, parent in offered], device=inputs.device)]
+            inputs = inputs[[parent for _, parent in offered]]
+
+    def _embed(self, tokens: Sequence[int]) -> Tensor:
+        """E of some tokens; nearly all are listed, and those of guesses always."""
+        places = [self._place.get(token, -1) for token in tokens]
+        if -1 in places:
+            return embedding_rows(self.target, tokens)
+        return self._embedded[places]
 
     def _offer(
         self, drafts: list[_Draft], frontier: list[_Node], logits: Tensor, level: int
     ) -> list[tuple[_Node, int]]:
         """Add the children of a frontier; return those to expand next with their parents' places in it."""
-        if self.dynamic:
-            top = logits.float().softmax(-1).topk(min(DYNAMIC_WIDTH, len(self._ids)), dim=-1)
-            chances = top.values.tolist()
-        else:
-            width = max(len(drafts[node.draft].children.get(node.path, ())) for node in frontier)
-            top = logits.topk(max(min(width, len(self._ids)), 1), dim=-1)
-            chances = [drafts[node.draft].children.get(node.path, []) for node in frontier]
+        measured = [drafts[node.draft].children.get(node.path, []) for node in frontier]
+        width = DYNAMIC_WIDTH if self.dynamic else max(map(len, measured))
+        guesses = most_probable_of_rows(logits, width) if width else [[] for _ in frontier]
         offered: list[tuple[_Node, int]] = []
-        for place, (node, tokens, chance) in enumerate(
-            zip(frontier, self._ids[top.indices].tolist(), chances, strict=True)
-        ):
+        for place, (node, guessed) in enumerate(zip(frontier, guesses, strict=True)):
             draft = drafts[node.draft]
-            for rank, (token, confidence) in enumerate(zip(tokens, chance, strict=False)):
+            chances = [exp(chance) for _, chance in guessed] if self.dynamic else measured[place]
+            for rank, ((listed, _), confidence) in enumerate(zip(guessed, chances, strict=False)):
+                token = self._ids[listed]
                 child = draft.tree.add(token, node.node, confidence)
                 path = (*node.path, rank)
                 ends = token in draft.job.request.end_ids or level + 1 >= draft.depth

@@ -1,17 +1,20 @@
-"""The network of Hydra and Hydra++, for training and packed for drafting; see :mod:`ventris.draft.hydra`."""
+"""The network of Hydra and Hydra++, for training and ready for drafting; see :mod:`ventris.draft.hydra`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ventris.draft.prefix_attention import CachedPrefix, PrefixAttention, PrefixSizes
-from ventris.draft.vocabulary_head import PackedRows, RowsKind, VocabularyHead, drafting_dtype
-from ventris.models.torch_decoder import Linear
+from ventris.draft.target_head import rms_norm
+from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
+from ventris.engine.target import Target
+from ventris.models.stages import Form, Stage, fast_stages, runs_natively
 
 
 class HydraHeads(nn.Module):
@@ -103,27 +106,34 @@ def _first_block(parts: int, hidden: int) -> nn.Linear:
     return block
 
 
-class PackedHydra:
-    """The same network for drafting."""
+class FastHydra:
+    """The same network for drafting: one call a head."""
 
-    def __init__(self, network: HydraHeads, device: torch.device) -> None:
-        self.dtype = drafting_dtype(device)
+    def __init__(self, network: HydraHeads, target: Target) -> None:
+        heads = range(len(network.first))
+        chains = [
+            [
+                _stage(network.first[i], "halves"),
+                *(_stage(block, "residual") for block in network.deeper_of(i)),
+                projection,
+            ]
+            for i, projection in zip(heads, network.vocabulary.stages(), strict=True)
+        ]
+        self.heads = fast_stages(target, chains)
+        self.prefix = CachedPrefix(network.prefix, target) if network.prefix else None
+        self._native = runs_natively(target)
+        self._norm = network.vocabulary.norm.to(target.device)
+        self._eps = network.vocabulary.eps
 
-        def packed(block: Any) -> Linear:
-            return Linear(
-                block.weight.detach().to(device, self.dtype), block.bias.detach().to(device, self.dtype)
-            )
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Final-normed rows of the target's last-layer outputs, float32 ``[n, d]``."""
+        if not self._native:
+            return rms_norm(hidden, self._norm, self._eps)
+        # A prompt's rows would wake torch's threads, which then stand in the way of the native ones.
+        rows = hidden.numpy()
+        scale = 1 / np.sqrt(np.einsum("nd,nd->n", rows, rows) / rows.shape[1] + np.float32(self._eps))
+        return torch.from_numpy(rows * scale[:, None] * self._norm.numpy())
 
-        self.vocabulary = network.vocabulary.to(device)
-        self.first = [packed(block) for block in network.first]
-        self.deeper = [[packed(block) for block in network.deeper_of(i)] for i in range(len(self.first))]
-        self.rows = PackedRows(network.vocabulary, self.dtype, device)
-        self.prefix = CachedPrefix(network.prefix, device) if network.prefix else None
 
-    def logits(self, index: int, inputs: Tensor) -> Tensor:
-        """One head over the shortlist, ``[n, (index + 2) d] -> [n, shortlist]``."""
-        straight, bent = self.first[index](inputs).chunk(2, dim=-1)
-        y = straight + F.silu(bent)
-        for block in self.deeper[index]:
-            y = y + F.silu(block(y))
-        return self.rows.one_head(index, y)
+def _stage(block: Any, form: Form) -> Stage:
+    return Stage(block.weight.detach(), block.bias.detach(), form)

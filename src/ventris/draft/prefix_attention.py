@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ventris.draft.vocabulary_head import drafting_dtype
+from ventris.draft.target_head import rms_norm
 from ventris.engine.cache import KVCache, MemoryLedger
-from ventris.engine.target import Rows
+from ventris.engine.target import Rows, Target
 from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables
+from ventris.models.stages import drafting_dtype, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
 
 
@@ -101,7 +103,7 @@ class PrefixAttention(nn.Module):
         )
         cos, sin = (t.to(x) for t in rope_tables(self.sizes.decoder(), self.sizes.rope_theta, length))
         mixed = F.scaled_dot_product_attention(
-            _rotate(query, cos, sin), _rotate(key, cos, sin), value, is_causal=True, enable_gqa=True
+            rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True, enable_gqa=True
         )
         hidden = hidden + self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
         x = self.mlp_norm(hidden)
@@ -127,7 +129,8 @@ class PrefixAttention(nn.Module):
         }
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding: pairs (i, i + half) of the last axis turn by the angles of their positions."""
     left, right = x.chunk(2, dim=-1)
     return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
 
@@ -135,9 +138,17 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class CachedPrefix:
     """P for drafting: fed with the rows of each step, with keys and values kept a request."""
 
-    def __init__(self, network: PrefixAttention, device: torch.device) -> None:
-        dtype = drafting_dtype(device)
-        self.decoder = TorchDecoder(network.sizes.decoder(), network.weights(), dtype, device)
+    def __init__(self, network: PrefixAttention, target: Target) -> None:
+        config, weights = network.sizes.decoder(), network.weights()
+        self.decoder: Target
+        if runs_natively(target):
+            from ventris.models.native import NativeDecoder
+
+            self.decoder = NativeDecoder.from_weights(config, weights, "int8", threads_of(target), 8)
+        else:
+            self.decoder = TorchDecoder(config, weights, drafting_dtype(target.device), target.device)
+        self.norm = weights["model.norm.weight"].to(target.device)
+        self.eps = config.norm_eps
 
     def new_cache(self, capacity: int, ledger: MemoryLedger) -> KVCache:
         return self.decoder.new_cache(capacity, ledger, "hydra prefix")
@@ -148,10 +159,10 @@ class CachedPrefix:
         Args:
             fresh: For each request its cache and final-normed rows ``[new, d]``, at least one.
         """
-        batch = [Rows(cache, [0] * len(rows), range(-1, len(rows) - 1), 0, rows, ()) for cache, rows in fresh]
-        hidden = torch.cat([rows for _, rows in fresh])
+        batch = [Rows(cache, [0] * len(rows), range(-1, len(rows) - 1), wanted=()) for cache, rows in fresh]
+        hidden = fresh[0][1] if len(fresh) == 1 else torch.cat([rows for _, rows in fresh])
         out, _ = self.decoder.run_layers(batch, hidden, 0, 1)
         for cache, rows in fresh:
             cache.commit(range(len(rows)))
-        ends = torch.tensor([len(rows) for _, rows in fresh]).cumsum(0) - 1
-        return self.decoder.final_norm(out[ends.to(out.device)].float())
+        ends = list(accumulate(len(rows) for _, rows in fresh))
+        return rms_norm(out[[end - 1 for end in ends]], self.norm, self.eps)

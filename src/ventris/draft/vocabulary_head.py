@@ -11,7 +11,7 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead, rms_norm
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.target import Target
-from ventris.models.torch_decoder import Linear, packs_for_onednn
+from ventris.models.stages import Stage
 
 RowsKind = Literal["tied", "stored", "own"]
 """Where the vocabulary rows come from: the target's embedding, which is its head too; a copy of the target's
@@ -35,6 +35,7 @@ class VocabularyHead(nn.Module):
 
     def __init__(self, heads: int, hidden: int, size: int, kind: RowsKind, eps: float) -> None:
         super().__init__()
+        self.heads = heads
         self.kind = kind
         self.eps = eps
         self.register_buffer("ids", torch.zeros(size, dtype=torch.int32))
@@ -68,30 +69,8 @@ class VocabularyHead(nn.Module):
         """One head's logits, ``[n, d] -> [n, shortlist]``."""
         return rows @ (self.rows[index] if self.kind == "own" else self.rows).T
 
-
-def drafting_dtype(device: torch.device) -> torch.dtype:
-    """The format in which draft heads run: bfloat16 where the machine computes with it."""
-    if device.type == "cpu":
-        return torch.bfloat16 if packs_for_onednn(torch.empty(1, 1, dtype=torch.bfloat16)) else torch.float32
-    return torch.bfloat16
-
-
-class PackedRows:
-    """The vocabulary rows as drafting wants them: packed once, all heads' rows in one product if shared."""
-
-    def __init__(self, head: VocabularyHead, dtype: torch.dtype, device: torch.device) -> None:
-        rows = head.rows.detach().to(device, dtype)
-        self.own = [Linear(matrix) for matrix in rows] if rows.dim() == 3 else []
-        self.shared = None if self.own else Linear(rows)
-
-    def all_heads(self, rows: Tensor) -> Tensor:
-        """``[K, n, d] -> [K, n, shortlist]``"""
-        if self.shared is None:
-            return torch.stack([linear(part) for linear, part in zip(self.own, rows, strict=True)])
-        return self.shared(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], -1)
-
-    def one_head(self, index: int, rows: Tensor) -> Tensor:
-        """``[n, d] -> [n, shortlist]`` of one head."""
-        linear = self.own[index] if self.own else self.shared
-        assert linear is not None
-        return linear(rows)
+    def stages(self) -> list[Stage]:
+        """The projection of each head, for drafting; one and the same if the heads share their rows."""
+        if self.kind == "own":
+            return [Stage(rows) for rows in self.rows.detach()]
+        return [Stage(self.rows)] * self.heads

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ventris.draft.head_tree import LARGEST_TREE, accuracies_of, grow_from_ranks
 from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.medusa import RANKS, MedusaHeads
+from ventris.draft.medusa import RANKS
+from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,8 @@ from ventris.engine.errors import BadInput, VentrisError
 from ventris.engine.target import Rows, Target
 from ventris.model import Model, load
 from ventris.models.cache_folder import cache_folder, written_whole
-from ventris.train.hidden_states import cache_hidden_states
+from ventris.models.load import DType
+from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
 from ventris.train.objectives import HydraObjective, MedusaObjective, Objective
 from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings
@@ -72,7 +73,7 @@ def train_heads(
     if progress:
         progress(f"loading {settings.model}", 0, 0)
     device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
-    model = load(settings.model, device=device, threads=settings.threads)
+    model = load(settings.model, cast(DType, settings.dtype), device=device, threads=settings.threads)
     if model.source is None or model.source.config is None:
         raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
     target, config = model.target, model.source.config
@@ -80,7 +81,7 @@ def train_heads(
     claim_folder(folder / "run" / "settings.json", {**_deciding(settings), "target": sketch.digest})
     before = _answers_of(target)
 
-    texts, taps = prepare_texts(model, sketch, settings, [target.num_layers], progress)
+    texts, taps = prepare_texts(model, sketch, settings, progress)
     learnt, held_out = split(texts, settings.held_out, settings.seed)
     if not learnt or not held_out:
         raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
@@ -124,10 +125,9 @@ def prepare_texts(
     model: Model,
     sketch: TargetSketch,
     settings: TrainSettings,
-    taps: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[list[Text], Sequence[int]]:
-    """Texts with the target's hidden rows, made or found in the cache; all methods share them.
+    """Texts with the target's hidden rows of all :func:`learnt_layers`, made or found in the cache.
 
     Returns:
         The texts, and the layers that their rows stand for.
@@ -138,10 +138,20 @@ def prepare_texts(
     key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
     root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
-    files = distil_texts(model, prompts, folder, settings.texts(), settings.answer_batch, progress)
-    facts = {"target": sketch.digest, "kind": kind}
-    hidden = cache_hidden_states(target, files, folder, taps, facts, progress)
-    return open_texts(files, hidden), taps
+    hidden = HiddenStates.beneath(folder, learnt_layers(target), {"target": sketch.digest, "kind": kind})
+    files = distil_texts(
+        model, prompts, folder, settings.texts(), settings.answer_batch, progress, hidden.taps, hidden.keep
+    )
+    return open_texts(files, hidden.complete(target, files, progress)), hidden.taps
+
+
+def learnt_layers(target: Target) -> tuple[int, ...]:
+    """The layers whose rows some method learns from, so that one cache serves all of them.
+
+    Medusa and Hydra read the last one; EAGLE-3 reads the inputs of layers 2, n / 2 and n - 3 of n.
+    """
+    layers = target.num_layers
+    return tuple(sorted({min(2, layers), layers // 2, max(layers - 3, 0), layers}))
 
 
 def save_checkpoint(

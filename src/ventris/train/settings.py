@@ -50,6 +50,7 @@ class TrainSettings(BaseModel):
         None, description="folder for texts and hidden states; in Ventris's own cache if not given"
     )
     device: str = Field("auto", description="auto, cpu or cuda")
+    dtype: str = Field("auto", description="number format that the target answers in, as for generate")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
 
     limit: int | None = Field(None, ge=2, description="prompts used; all when not given")

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from ventris.engine.errors import BadInput
 from ventris.models.cache_folder import written_whole
+from ventris.train.recorder import Bits, Recorder
 from ventris.train.settings import TextSettings
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
-SHARD = 64
+KeepRows = Callable[[Path, Bits], None]
+"""Given the tapped rows of a file of texts, ``[tokens, taps, d]``, just before that file is written."""
+
+SHARD = 256
 """Prompts answered between two files."""
 
 
@@ -117,6 +121,8 @@ def distil_texts(
     settings: TextSettings,
     batch: int = 16,
     progress: Progress | None = None,
+    taps: Sequence[int] = (),
+    keep_rows: KeepRows | None = None,
 ) -> list[Path]:
     """Let the model answer the prompts; files that are there already are kept.
 
@@ -124,6 +130,8 @@ def distil_texts(
         folder: Where the files go.
         batch: Prompts answered side by side. The texts do not depend on it, up to the rounding of the
             kernels.
+        taps: Layers whose rows are kept while the answers are written.
+        keep_rows: Where they go, for files that hold answers alone.
 
     Returns:
         The files, in order.
@@ -143,7 +151,10 @@ def distil_texts(
             progress("answering prompts", first, len(jobs))
         if not path.is_file():
             some = jobs[first : first + SHARD]
-            _answer(model, prompts, some, first, settings, batch).save(path)
+            shard, rows = _answer(model, prompts, some, first, settings, batch, taps)
+            if keep_rows is not None and rows is not None:
+                keep_rows(path, rows)
+            shard.save(path)
     return files
 
 
@@ -174,10 +185,12 @@ def _answer(
     first: int,
     settings: TextSettings,
     batch: int,
-) -> TextShard:
+    taps: Sequence[int],
+) -> tuple[TextShard, Bits | None]:
+    """The texts of some jobs, with their tapped rows if all of them were answered."""
     from ventris.model import Prompt
 
-    asked: list[tuple[int, float, Any]] = []
+    asked: list[tuple[int, float, Any, Recorder]] = []
     given: list[tuple[int, list[int]]] = []
     for offset, (index, turn) in enumerate(jobs):
         record = prompts[index]
@@ -186,11 +199,14 @@ def _answer(
         if not record.answered:
             given.append((index, tokens[: model.target.context_length]))
         elif len(tokens) <= min(settings.max_prompt_tokens, model.target.context_length - 1):
-            own = {"temperature": temperature, "seed": settings.seed + first + offset}
-            asked.append((index, temperature, Prompt(tokens, own)))
+            recorder = Recorder(taps)
+            own: dict[str, Any] = {"temperature": temperature, "seed": settings.seed + first + offset}
+            if taps:
+                own |= {"draft": recorder, "policy": "fixed"}
+            asked.append((index, temperature, Prompt(tokens, own), recorder))
     completions = (
         model.generate(
-            [prompt for _, _, prompt in asked],
+            [prompt for _, _, prompt, _ in asked],
             max_batch=batch,
             max_new_tokens=settings.max_new_tokens,
             top_p=settings.top_p,
@@ -198,12 +214,19 @@ def _answer(
         if asked
         else []
     )
-    texts = [
-        (index, temperature, list(done.prompt), done.tokens)
-        for (index, temperature, _), done in zip(asked, completions, strict=True)
+    answered = [
+        (index, temperature, list(done.prompt), done.tokens, recorder)
+        for (index, temperature, _, recorder), done in zip(asked, completions, strict=True)
         if done.error is None
-    ] + [(index, float("nan"), [], tokens) for index, tokens in given]
-    return TextShard(
+    ]
+    rows = None
+    if taps and answered and not given:
+        rows = np.concatenate([recorder.rows(len(p) + len(a)) for _, _, p, a, recorder in answered])
+    texts = [
+        *((index, temperature, p, a) for index, temperature, p, a, _ in answered),
+        *((index, float("nan"), [], tokens) for index, tokens in given),
+    ]
+    shard = TextShard(
         tokens=np.array([t for _, _, p, a in texts for t in (*p, *a)], dtype=np.int32),
         answer=np.array(
             [said for _, _, p, a in texts for said in [False] * len(p) + [True] * len(a)], dtype=bool
@@ -212,3 +235,4 @@ def _answer(
         prompt=np.array([index for index, *_ in texts], dtype=np.int64),
         temperature=np.array([temperature for _, temperature, *_ in texts], dtype=np.float32),
     )
+    return shard, rows

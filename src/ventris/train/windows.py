@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ventris.train.hidden_states import Mapped, from_bits
+from ventris.train.recorder import Bits, from_bits
 from ventris.train.texts import TextShard
 
 
@@ -40,7 +40,7 @@ class Text:
 
     tokens: NDArray[np.int32]
     answer: NDArray[np.bool_]
-    rows: Mapped
+    rows: Bits
     prompt: int
     temperature: float
 

@@ -71,6 +71,23 @@ struct VentrisBuffers {
   VentrisRope ropes[2];
 };
 
+// One product of a row of them. form 0: W x. form 1, residual: x + silu(W_k x) for each of the rows / columns square
+// matrices that W is made of, each giving a row of its own. form 2, halves: the first half of W x plus silu of the
+// second.
+struct VentrisStage {
+  VentrisMatrix matrix;
+  int64_t form;
+};
+
+struct VentrisStages {
+  const VentrisStage* stages;
+  int64_t count;
+  const float* norm;  // of an RMS norm before the first stage, or null
+  float norm_epsilon;
+  float reserved;
+  int64_t threads;
+};
+
 enum VentrisStatus { kOk = 0, kTokenOutOfRange = 1, kPositionOutOfRange = 2, kMalformedTree = 3, kNodeOutOfRange = 4 };
 
 const char* ventris_kernel();
@@ -86,6 +103,11 @@ void ventris_head(void* decoder, const float* hidden, int64_t rows, float* logit
 // Rotated and scaled queries of one input row of a layer, float32 [heads, head_dim].
 void ventris_queries(void* decoder, int64_t layer, int64_t position, const float* hidden, const VentrisRope* ropes,
                      float* queries);
+
+// Products in a row: float32 [rows, columns of the first] -> [rows * copies, rows of the last].
+void* ventris_open_stages(const VentrisStages* stages);
+void ventris_close_stages(void* stages);
+void ventris_run_stages(void* stages, const float* in, int64_t rows, float* out);
 
 // The k largest numbers of a row in falling order (ties: the smaller index first); returns log(sum(exp(row))).
 float ventris_top_k(const float* row, int64_t count, int64_t k, float* values, int64_t* indices);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
+FORMS = {"plain": 0, "residual": 1, "halves": 2}
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 
@@ -71,6 +72,25 @@ class Model(ctypes.Structure):
     )
 
 
+class Stage(ctypes.Structure):
+    """``VentrisStage``: one product, and what is made of it."""
+
+    _fields_ = (("matrix", Matrix), ("form", ctypes.c_int64))
+
+
+class Stages(ctypes.Structure):
+    """``VentrisStages``: products in a row."""
+
+    _fields_ = (
+        ("stages", ctypes.POINTER(Stage)),
+        ("count", ctypes.c_int64),
+        ("norm", ctypes.c_void_p),
+        ("norm_epsilon", ctypes.c_float),
+        ("reserved", ctypes.c_float),
+        ("threads", ctypes.c_int64),
+    )
+
+
 class Rope(ctypes.Structure):
     """``VentrisRope``: addresses of the cosines and sines of one table."""
 
@@ -99,6 +119,9 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "ventris_run": (integer, [address, address, ctypes.POINTER(Buffers)]),
         "ventris_head": (None, [address, address, integer, address]),
         "ventris_queries": (None, [address, integer, integer, address, ctypes.POINTER(Rope), address]),
+        "ventris_open_stages": (address, [ctypes.POINTER(Stages)]),
+        "ventris_close_stages": (None, [address]),
+        "ventris_run_stages": (None, [address, address, integer, address]),
         "ventris_top_k": (ctypes.c_float, [address, integer, integer, address, address]),
     }
     for name, (result, arguments) in signatures.items():

@@ -2,35 +2,16 @@
 
 #include <algorithm>
 
+#include "products.h"
+
 namespace ventris {
 namespace {
 
 // Panels of a unit of the gated product: two of the gate and two of the up projection give 32 outputs.
 constexpr int64_t kPanelsPerUnit = 4;
 
-// Compute all products of a matrix; `use(panel, first node, nodes, sums)` gets them panel by panel. All nodes pass
-// over a panel while it is in the first-level cache.
-template <class Use>
-void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64_t nodes, Use&& use) {
-  worker.section(matrix.panels(), matrix.panels(), [&](int64_t begin, int64_t end) {
-    float sums[kTileNodes][kPanelRows];
-    for (int64_t panel = begin; panel < end; ++panel) {
-      for (int64_t first = 0; first < nodes; first += kTileNodes) {
-        int count = (int)std::min(kTileNodes, nodes - first);
-        matrix.multiply(panel, inputs, first / kTileNodes, count, sums);
-        use(panel, first, count, sums);
-      }
-    }
-  });
-}
-
 void prefetch_row(const float* row, int64_t count) {
   for (int64_t i = 0; i < count; i += kLanes) prefetch(row + i);
-}
-
-// Rows of a panel that exist (the last panel may be padded).
-int64_t rows_in(const Matrix& matrix, int64_t panel) {
-  return std::min(kPanelRows, matrix.rows() - panel * kPanelRows);
 }
 
 // Rotary embedding of one head in place: pairs (i, i + half) turn by the angle of the position.
@@ -188,12 +169,7 @@ void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
   put_normed(worker, layer.sizes.input_norm, layer.query_key_value);
   const Matrix& projection = layer.query_key_value;
   float* projected = memory.projected.data();
-  multiply(worker, projection, memory.inputs.data(), nodes,
-           [&](int64_t panel, int64_t first, int count, float (*sums)[kPanelRows]) {
-             for (int node = 0; node < count; ++node)
-               std::copy_n(sums[node], rows_in(projection, panel),
-                           projected + (first + node) * projection.rows() + panel * kPanelRows);
-           });
+  multiply_into(worker, projection, memory.inputs.data(), nodes, projected);
   worker.section(nodes * kv_heads, nodes * kv_heads, [&](int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit)
       rotate_and_store(layer, index, unit / kv_heads, unit % kv_heads);

@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -338,14 +338,7 @@ class _Packer:
             self._get(f"{name}.weight", (count, columns)) for name, count in zip(names, rows, strict=True)
         ]
         kind = self._kind(parts, columns, plain_bits)
-        if kind in ("int8", "int4"):
-            matrices = [_blocks(part, 8 if kind == "int8" else 4) for part in parts]
-            levels = _join([matrix.levels for matrix in matrices], interleave)
-            scales = _join([matrix.scales for matrix in matrices], interleave)
-            offsets = _join([matrix.offsets for matrix in matrices], interleave)
-            data = _pack_blocks(levels, scales, offsets, kind)
-        else:
-            data = _pack_dense(_join([dense(part) for part in parts], interleave), kind)
+        data = pack_matrix(parts, kind, interleave)
         padded = [-(-count // PANEL_ROWS) * PANEL_ROWS if interleave else count for count in rows]
         return _Made(data, kind, sum(padded), columns)
 
@@ -360,10 +353,29 @@ class _Packer:
         return "int8" if max(bits) > 4 else "int4"
 
 
-def _vector_made(values: Tensor) -> _Made:
+def pack_matrix(parts: Sequence[Weight], kind: str, interleave: bool = False) -> Bytes:
+    """Matrices of equal width in the layout of ``panels.h``.
+
+    Args:
+        parts: Each ``[rows, columns]``; below each other, or panels of 16 rows of each in turn.
+        kind: "float32", "bfloat16", "int8" or "int4"; the last two need whole blocks of 32 columns.
+    """
+    if kind in ("int8", "int4"):
+        matrices = [_blocks(part, 8 if kind == "int8" else 4) for part in parts]
+        levels = _join([matrix.levels for matrix in matrices], interleave)
+        scales = _join([matrix.scales for matrix in matrices], interleave)
+        offsets = _join([matrix.offsets for matrix in matrices], interleave)
+        return _pack_blocks(levels, scales, offsets, kind)
+    return _pack_dense(_join([dense(part) for part in parts], interleave), kind)
+
+
+def pack_vector(values: Tensor) -> Bytes:
     """A float32 vector, padded so that a kernel may read whole vectors of 16."""
-    padded = torch.nn.functional.pad(values, (0, -len(values) % PANEL_ROWS))
-    return _Made(_bytes(padded), "vector", len(values), 1)
+    return _bytes(torch.nn.functional.pad(values, (0, -len(values) % PANEL_ROWS)))
+
+
+def _vector_made(values: Tensor) -> _Made:
+    return _Made(pack_vector(values), "vector", len(values), 1)
 
 
 def _blocks(weight: Weight, bits: int) -> QuantizedMatrix:

@@ -1,0 +1,105 @@
+"""What drafters with trained heads on the target's last hidden row share: options, loading, state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+
+from pydantic import BaseModel, Field
+
+from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.head_tree import LARGEST_TREE, StaticTree
+from ventris.engine.target import Target
+from ventris.engine.tree import TokenTree
+
+if TYPE_CHECKING:
+    from ventris.draft.hydra_heads import HydraHeads
+    from ventris.draft.medusa_heads import MedusaHeads
+    from ventris.engine.parts import DraftJob
+    from ventris.model import Model
+    from ventris.parts import Workshop
+
+TreeChoice = Literal["static", "dynamic"]
+
+
+class HeadDrafter:
+    """Draft trees from heads that a checkpoint holds.
+
+    Args:
+        target: What it drafts for.
+        network: The heads.
+        tree: The tree by measured acceptance, best node first.
+        nodes: Drafted tokens at most.
+        choose: ``"static"``: the first nodes of ``tree``, with measured confidences. ``"dynamic"``: the
+            likeliest nodes by the heads' own probabilities at each step.
+
+    Attributes:
+        network_class: What a checkpoint of this method is loaded into.
+    """
+
+    name: ClassVar[str]
+    network_class: ClassVar[type[MedusaHeads] | type[HydraHeads]]
+    shape = "tree"
+    draws = False
+
+    class Options(BaseModel):
+        """Options of drafters with trained heads."""
+
+        checkpoint: str | None = Field(
+            None, description="folder; the one shipped for the target if not given"
+        )
+        nodes: int = Field(24, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
+        tree: TreeChoice = Field(
+            "static", description="static: from measured acceptance; dynamic: from each step's probabilities"
+        )
+
+    def __init__(
+        self,
+        target: Target,
+        network: MedusaHeads | HydraHeads,
+        tree: StaticTree,
+        nodes: int = 24,
+        choose: TreeChoice = "static",
+    ) -> None:
+        self.target = target
+        self.taps: Sequence[int] = (target.num_layers,)
+        self.nodes = nodes
+        self.dynamic = choose == "dynamic"
+        self._ids: list[int] = network.vocabulary.ids.tolist()
+        self._tree = tree
+        self._confidence = tree.confidences()
+
+    @classmethod
+    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Self:
+        """Heads from a folder, or those shipped for the model.
+
+        Raises:
+            BadInput: if there are none, or they belong to another target.
+        """
+        target = cast(Target, getattr(model, "target", model))
+        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
+        folder = find_checkpoint(cls.name, target, None if checkpoint is None else str(checkpoint))
+        stored = HeadCheckpoint.load(folder, cls.name)
+        stored.target.check(target, f"the {cls.name} checkpoint {folder}", tokenizer)
+        network = cls.network_class(**stored.sizes)
+        stored.fill(network)
+        network.vocabulary.read_tied_rows(target, stored.sizes["embedding_scale"])
+        return cls(target, network, cls.tree_of(stored.measured), **settings)
+
+    @classmethod
+    def tree_of(cls, measured: Any) -> StaticTree:
+        """The tree from what a checkpoint's configuration says was measured."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, options: Options, workshop: Workshop) -> Self:
+        """Load the heads; without a target only what the drafts are like is known."""
+        if workshop.target is None:
+            preview = cls.__new__(cls)
+            preview.taps = ()
+            return preview
+        return cls.load(workshop.target, options.checkpoint, nodes=options.nodes, choose=options.tree)
+
+    def _root(self, job: DraftJob) -> TokenTree:
+        return TokenTree([job.root], [-1], [1.0], self.name)
