@@ -139,6 +139,26 @@ def test_running_answers_finish_if_there_is_time(folder: Path) -> None:
         process.communicate()
 
 
+def test_a_second_signal_ends_everything_at_once(folder: Path) -> None:
+    process = start(folder, "--grace", "600", "--api-keys", str(write_keys(folder)))
+    try:
+        client = Client(port_of(process))
+        body = chat_body(stream=True, max_tokens=15_000, ventris={"ignore_eos": True})
+        connection, response = client.send("POST", "/v1/chat/completions", body)
+        first = response.read(100)
+        process.terminate()
+        late = late_reply(client)
+        assert late is not None
+        assert late.error["code"] == "shutting_down"
+        process.terminate()
+        assert read_events(first + response.read())[-1]["error"]["code"] == "shutting_down"
+        connection.close()
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -53,6 +53,7 @@ class Server(uvicorn.Server):
         self.service = service
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn does, and remember the loop for signals."""
@@ -70,11 +71,10 @@ class Server(uvicorn.Server):
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._drain())
         else:
-            self._stopping.cancel()
-            self.should_exit = True
+            self._hurry.set()
 
     async def _drain(self) -> None:
-        await self.service.drain(self.service.settings.grace)
+        await self.service.drain(self.service.settings.grace, self._hurry)
         self.should_exit = True
 
 

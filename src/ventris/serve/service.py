@@ -110,15 +110,15 @@ class Service:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._guided.shutdown(wait=False, cancel_futures=True)
 
-    async def drain(self, grace: float) -> None:
+    async def drain(self, grace: float, hurry: asyncio.Event) -> None:
         """Take no more requests, wait for those that run, and end with an error what is left after
-        ``grace`` seconds.
+        ``grace`` seconds, or once ``hurry`` is set.
         """
         self.scheduler.drain()
         end = monotonic() + grace
-        while not self.scheduler.idle and monotonic() < end:
+        while not (self.scheduler.idle or hurry.is_set()) and monotonic() < end:
             await asyncio.sleep(0.02)
-        self.scheduler.close()
+        await asyncio.to_thread(self.scheduler.close)
 
     @property
     def fingerprint(self) -> str:

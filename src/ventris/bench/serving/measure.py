@@ -22,6 +22,9 @@ Progress = Callable[[str, int, int], None]
 
 OWN, PEER = "ventris", "peer"
 
+NOT_OURS = "-"
+"""Stands for the draft of a server that has no such field."""
+
 
 class ServingRatio(BaseModel):
     """A ratio of two measurements that were made in turn.
@@ -58,28 +61,32 @@ def measure_serving(settings: ServingSettings, progress: Progress) -> ServingRep
     with served(arguments) as server:
         client = Client(server.url)
         name = client.ask("GET", "/v1/models")[1]["data"][0]["id"]
-        peer = Client(settings.peer_url) if settings.peer_url else None
-        jobs = _jobs(settings, peer is not None)
-        bodies = {
-            OWN: [_body(name, prompt, settings.max_tokens) for prompt in prompts],
-            PEER: [_body(settings.peer_model, prompt, settings.max_tokens, own=False) for prompt in prompts],
-        }
-        _warm_up(client, bodies[OWN][0], settings.draft)
-        if peer is not None:
-            peer.stream(bodies[PEER][0])
+        names = {OWN: name, PEER: settings.peer_model}
+        clients = {OWN: client, PEER: Client(settings.peer_url)} if settings.peer_url else {OWN: client}
+        jobs = _jobs(settings)
+        for where, used in clients.items():
+            for _, _, draft in (job for job in jobs if job[0] == where):
+                used.stream(_body(names[where], "Say hello.", 8, draft))
         loads: list[LoadRun] = []
         overheads: list[list[float]] = []
         model = None if settings.without_overhead else _model(settings)
         total = len(jobs) * settings.repeats
         for repeat in range(settings.repeats):
             for place, (where, streams, draft) in enumerate(rotated(jobs, repeat)):
-                progress(f"{where}, {streams} at a time, draft {draft}", repeat * len(jobs) + place, total)
-                asked = [body | _draft(draft) if where == OWN else body for body in bodies[where]]
-                used = client if where == OWN else peer
-                assert used is not None
-                loads.append(run_load(where, used, asked, streams, draft, repeat))
+                done = repeat * len(jobs) + place
+                progress(f"{where}, {streams} at a time, draft {draft}", done, total)
+                asked = [
+                    _body(names[where], _fresh(prompt, done, number), settings.max_tokens, draft)
+                    for number, prompt in enumerate(prompts)
+                ]
+                loads.append(run_load(where, clients[where], asked, streams, draft, repeat))
             if model is not None:
-                overheads.append(_overheads(model, client, bodies[OWN], repeat))
+                progress("ventris, against the model itself", (repeat + 1) * len(jobs), total)
+                asked = [
+                    _body(name, _fresh(prompt, -1 - repeat, number), settings.max_tokens, "none")
+                    for number, prompt in enumerate(prompts)
+                ]
+                overheads.append(_overheads(model, client, asked))
         progress("done", total, total)
     return ServingReport(settings=settings, loads=loads, ratios=_ratios(settings, loads, overheads))
 
@@ -100,30 +107,27 @@ def server_arguments(settings: ServingSettings) -> list[str]:
     return [*arguments, "--max-batch", str(max(16, *settings.streams))]
 
 
-def _jobs(settings: ServingSettings, with_peer: bool) -> list[tuple[str, int, str]]:
+def _jobs(settings: ServingSettings) -> list[tuple[str, int, str]]:
+    """Server, streams at a time and draft of every load."""
     widths = sorted({1, *settings.streams})
     drafts = ["none"] + ([settings.draft] if settings.draft != "none" else [])
     jobs = [(OWN, streams, draft) for streams in widths for draft in drafts]
-    return jobs + ([(PEER, streams, "none") for streams in widths] if with_peer else [])
+    return jobs + ([(PEER, streams, NOT_OURS) for streams in widths] if settings.peer_url else [])
 
 
-def _body(model: str, prompt: str, tokens: int, own: bool = True) -> dict[str, Any]:
+def _fresh(prompt: str, run: int, number: int) -> str:
+    """The prompt with a beginning that it never had before, so that no kept prefix helps."""
+    return f"({run}.{number}) {prompt}"
+
+
+def _body(model: str, prompt: str, tokens: int, draft: str) -> dict[str, Any]:
     body = {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
         "temperature": 0,
     }
-    return body | ({"ventris": {"ignore_eos": True}} if own else {})
-
-
-def _draft(draft: str) -> dict[str, Any]:
-    return {"ventris": {"ignore_eos": True, "draft": draft}}
-
-
-def _warm_up(client: Client, body: dict[str, Any], draft: str) -> None:
-    for spec in ("none", draft):
-        client.stream(body | _draft(spec))
+    return body if draft == NOT_OURS else body | {"ventris": {"ignore_eos": True, "draft": draft}}
 
 
 def _model(settings: ServingSettings) -> Any:
@@ -133,21 +137,18 @@ def _model(settings: ServingSettings) -> Any:
     return model
 
 
-def _overheads(model: Any, client: Client, bodies: Sequence[dict[str, Any]], repeat: int) -> list[float]:
-    """Time of each answer over HTTP divided by its time in this process, the two in turn.
-
-    Prompts differ from request to request by a number in front, so that no kept prefix helps the server.
-    """
+def _overheads(model: Any, client: Client, bodies: Sequence[dict[str, Any]]) -> list[float]:
+    """Time of each answer over HTTP divided by its time in this process, the two in turn."""
     ratios = []
     for number, body in enumerate(bodies):
-        message = {"role": "user", "content": f"{repeat} {number} {body['messages'][0]['content']}"}
         both: dict[str, float] = {}
         for place in rotated(["http", "process"], number):
             started = perf_counter()
             if place == "http":
-                client.stream({**body, "messages": [message]} | _draft("none"))
+                client.stream(body)
             else:
-                for _ in model.stream([message], max_new_tokens=body["max_tokens"], ignore_eos=True):
+                settings = {"max_new_tokens": body["max_tokens"], "ignore_eos": True}
+                for _ in model.stream(body["messages"], **settings):
                     pass
             both[place] = perf_counter() - started
         ratios.append(both["http"] / both["process"])
@@ -162,7 +163,8 @@ def _ratios(
         return [run.rate for run in sorted(found, key=lambda run: run.repeat)]
 
     def late(server: str, streams: int) -> list[float]:
-        found = [run for run in loads if (run.server, run.streams, run.draft) == (server, streams, "none")]
+        found = [run for run in loads if (run.server, run.streams) == (server, streams)]
+        found = [run for run in found if run.draft in ("none", NOT_OURS)]
         return [
             float(np.quantile(run.first_seconds, 0.95)) for run in sorted(found, key=lambda run: run.repeat)
         ]
@@ -191,7 +193,7 @@ def _ratios(
     if settings.peer_url:
         for streams in settings.streams:
             title = f"tokens/s, {streams} at a time, against the peer"
-            add(title, rates(OWN, streams, "none"), rates(PEER, streams, "none"), "> 1")
+            add(title, rates(OWN, streams, "none"), rates(PEER, streams, NOT_OURS), "> 1")
             title = f"p95 time to first token, {streams} at a time, against the peer"
             add(title, late(OWN, streams), late(PEER, streams), "< 1")
     return ratios

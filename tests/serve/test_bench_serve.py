@@ -1,0 +1,77 @@
+"""``ventris bench serve`` on the tiny model: it measures what it says, and a soak finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tiny_model import write_tiny_model
+from tests.serve.running import NAME, Running
+from ventris.bench.serving.client import Client, RequestFailed
+from ventris.bench.serving.load import run_load
+from ventris.bench.serving.settings import ServingSettings
+from ventris.bench.serving.soak import SoakReport, run_soak
+from ventris.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("bench") / "tiny")
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress shown."""
+
+
+def test_a_load_counts_what_the_server_counts(server: Running) -> None:
+    client = Client(server.url)
+    body = {"model": NAME, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "temperature": 0}
+    run = run_load("ventris", client, [body | {"ventris": {"ignore_eos": True}}] * 6, streams=3)
+    assert run.tokens == 30
+    assert len(run.first_seconds) == len(run.token_seconds) == 6
+    assert 0 < max(run.first_seconds) <= run.seconds
+    assert run.rate == pytest.approx(30 / run.seconds)
+    with pytest.raises(RequestFailed, match="model_not_found"):
+        client.stream(body | {"model": "other"})
+    with pytest.raises(RequestFailed, match="no address"):
+        Client("nowhere")
+
+
+def test_the_report_has_every_load_and_ratio(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VENTRIS_CACHE", str(folder.parent / "cache"))
+    given = ["--model", str(folder), "--dtype", "float32", "--kernels", "torch", "--threads", "1"]
+    small = ["--requests", "2", "--repeats", "1", "--max-tokens", "4", "--stream", "2", "--json"]
+    assert main(["bench", "serve", *given, *small]) == 0
+    report = json.loads(capsys.readouterr().out)
+    loads = {(run["streams"], run["draft"]) for run in report["loads"]}
+    assert loads == {(1, "none"), (1, "ngram"), (2, "none"), (2, "ngram")}
+    assert all(run["tokens"] == 8 for run in report["loads"])
+    titles = [ratio["title"] for ratio in report["ratios"]]
+    assert len(titles) == 4
+    assert all(ratio["value"] > 0 for ratio in report["ratios"])
+
+
+def test_a_soak_report_names_what_must_not_be() -> None:
+    fine = SoakReport(
+        seconds=1, did={}, checked=10, wrong=0, problems=[], stuck=0, warm_bytes=100, peak_bytes=104
+    )
+    assert fine.failures == []
+    bad = fine.model_copy(update={"wrong": 1, "stuck": 2, "peak_bytes": 110, "problems": ["leave: OSError"]})
+    assert len(bad.failures) == 4
+    assert "memory grew by 10.0 %" in bad.failures[-1]
+
+
+@pytest.mark.long
+def test_a_short_soak(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENTRIS_CACHE", str(folder.parent / "cache"))
+    settings = ServingSettings(model=str(folder), kernels="torch", threads=1, soak=0.5, clients=4)
+    report = run_soak(settings, silent)
+    assert report.problems == []
+    assert (report.wrong, report.stuck) == (0, 0)
+    assert report.checked > 10
+    # So short a time says little of memory; the long soak has the bound.
+    assert report.growth < 0.5
