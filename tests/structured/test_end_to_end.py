@@ -20,11 +20,9 @@ from ventris.bench.structured.end_to_end import (
 )
 from ventris.bench.structured.end_to_end_findings import document_findings
 from ventris.model import Model
-from ventris.models.tokenizer import Tokenizer, TokenizerFacts
 
-from ..guide.tiny import TinyTarget, tiny_tokenizer
+from .tiny_model import tiny_chat_model
 
-TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 PAIR: dict[str, Any] = {
     "type": "object",
     "properties": {"red": {"type": "boolean"}, "name": {"enum": ["ab", "b"]}},
@@ -35,8 +33,7 @@ PAIR: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    facts = TokenizerFacts(bos_id=1, eos_ids=(2, 0), chat_templates={"default": TEMPLATE})
-    return Model(TinyTarget(context_length=4096), Tokenizer(tiny_tokenizer().backend, facts))
+    return tiny_chat_model()
 
 
 def case(name: str, schema: Any, *valid: Any) -> Case:

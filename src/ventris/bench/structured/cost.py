@@ -315,7 +315,7 @@ def _methods(runs: Sequence[Timed]) -> Table:
         title="The methods",
         heads=heads,
         rows=lines,
-        note="Drafted: tokens that the target scored as drafts, forced text among them.",
+        note="Drafted: the drafter's tokens that the target scored; forced text is no guess.",
     )
 
 

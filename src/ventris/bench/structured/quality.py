@@ -1,6 +1,7 @@
 """Does form cost sense? Three small tasks with and without a guide, and with forced text on and off.
 
-The items are our own. A model of 135 million parameters solves some of them, so a loss would show.
+The items are our own. They are so easy that a model of 135 million parameters solves some of them, and so
+hard that it does not solve all; only there could form cost something, or help.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def _as_json(answer: Any) -> str:
 TASKS = (
     Task(
         "sentiment",
-        lambda item: f"Is this review positive or negative?\n{item['text']}",
+        lambda item: f"Review: {item['text']}\nSentiment:",
         str,
         _word,
         _find_word,
@@ -127,6 +128,10 @@ TASKS = (
         (
             {"text": "The staff were helpful and the food was great.", "answer": "positive"},
             {"text": "It stopped working after an hour.", "answer": "negative"},
+            {"text": "I hated every minute of it.", "answer": "negative"},
+            {"text": "A lovely present, my mother was so happy.", "answer": "positive"},
+            {"text": "Broken on arrival and nobody answers.", "answer": "negative"},
+            {"text": "The view from the balcony is breathtaking.", "answer": "positive"},
         ),
     ),
     Task(
@@ -147,14 +152,16 @@ TASKS = (
     ),
     Task(
         "arithmetic",
-        lambda item: f"{item['text']} Answer as JSON with the key answer.",
+        lambda item: str(item["text"]),
         _as_json,
         _json_answer,
         _find_number,
         lambda forced: JsonSchema(_answer_schema({"type": "integer"}), forced=forced),
         (
-            {"text": "Kim has 4 hats and gets 3 more. How many hats does Kim have now?", "answer": 7},
-            {"text": "What is 20 plus 5?", "answer": 25},
+            {"text": "2 + 3", "answer": 5},
+            {"text": "6 + 1", "answer": 7},
+            {"text": "4 + 4", "answer": 8},
+            {"text": "9 + 2", "answer": 11},
         ),
     ),
 )
