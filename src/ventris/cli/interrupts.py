@@ -8,6 +8,8 @@ may turn it into an error of its own. So the signal is also remembered until som
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _pending = False
@@ -34,6 +36,20 @@ def raise_pending_interrupt() -> None:
     """
     if _pending:
         raise KeyboardInterrupt
+
+
+@contextmanager
+def asyncio_interrupts() -> Iterator[None]:
+    """Leave Ctrl-C to asyncio, which ends tasks in order but only takes over from Python's own handler."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not _remember:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _remember(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 
 from ventris.cli.command_options import with_options
 from ventris.cli.loading import load_for
-from ventris.cli.option_fields import option_fields
+from ventris.cli.option_fields import OptionField, option_fields
 from ventris.cli.progress import phases
 from ventris.cli.settings import (
     DECODING_FIELDS,
@@ -54,14 +54,23 @@ def register(app: typer.Typer) -> None:
     app.command("serve")(takes_server_settings(serve))
 
 
-def takes_server_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of server, model and decoding in place of ``asked``."""
+def takes_server_settings(
+    command: Callable[..., None],
+    fields: Sequence[OptionField] = SERVER_FIELDS,
+    usual: Mapping[str, Any] | None = None,
+) -> Callable[..., None]:
+    """Give a command the options of server, model and decoding in place of ``asked``.
+
+    Args:
+        fields: The server's options that it takes.
+        usual: Server settings that differ from a server's own where nothing else is said.
+    """
     config = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)
 
     def read(given: dict[str, Any], config: Path | None) -> AskedServer:
-        return read_server_settings({**_by_key(read_config(config)), **given})
+        return read_server_settings({**(usual or {}), **_by_key(read_config(config)), **given})
 
-    return with_options(command, "asked", (*SERVER_FIELDS, *MODEL_FIELDS, *DEFAULT_FIELDS), (config,), read)
+    return with_options(command, "asked", (*fields, *MODEL_FIELDS, *DEFAULT_FIELDS), (config,), read)
 
 
 def read_server_settings(merged: dict[str, Any]) -> AskedServer:
@@ -113,15 +122,18 @@ def serve(
     run(create_app(service), service)
 
 
-def needs_packages() -> None:
+def needs_packages(what: str = "the server") -> None:
     """Refuse to go on without the packages of the extra.
+
+    Args:
+        what: Who needs them.
 
     Raises:
         BadInput: naming what is missing and how to get it.
     """
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
-        raise BadInput(f"the server needs {', '.join(missing)}; pip install 'ventris[serve]'")
+        raise BadInput(f"{what} needs {', '.join(missing)}; pip install 'ventris[serve]'")
 
 
 def _import_app() -> None:

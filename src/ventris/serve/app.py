@@ -19,7 +19,7 @@ from starlette.responses import Response
 from ventris import __version__
 from ventris.engine.request import Completion
 from ventris.serve.answers import Answer, ChatAnswer, TextAnswer
-from ventris.serve.errors import ApiError, refusal
+from ventris.serve.errors import ApiError, invalid_body, refusal
 from ventris.serve.event_stream import DONE, EventStream, event, to_json, watch_client
 from ventris.serve.guard import Guard
 from ventris.serve.metrics import CONTENT_TYPE
@@ -283,16 +283,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _invalid(request: Request, error: Exception) -> Response:
     """The first thing that is wrong with a body, in one line."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    param = ".".join(str(step) for step in first["loc"] if step != "body")[:200] or None
-    if first["type"] == "json_invalid":
-        told = ApiError(400, f"the body is no JSON: {first['ctx']['error']}", "invalid_json")
-    elif first["type"] == "extra_forbidden":
-        told = ApiError(400, f"unknown field {param!r}", "unknown_parameter", param)
-    else:
-        message = first["msg"].removeprefix("Value error, ")
-        told = ApiError(400, f"{param}: {message}" if param else message, "invalid_value", param)
-    return _error_response(told)
+    return _error_response(invalid_body(error.errors()[0]))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ventris.engine.errors import BadInput, BrokenModel, Incompatible, VentrisError
@@ -81,6 +82,21 @@ def refusal(error: Exception, param: str | None = None) -> ApiError:
     if isinstance(error, VentrisError):
         return ApiError(400, _one_line(error), "decoding_stopped", param)
     return ApiError(500, "the server met an error of its own; its log says more", "internal_error")
+
+
+def invalid_body(first: Mapping[str, Any]) -> ApiError:
+    """What a client is told of a body that is not as it should be.
+
+    Args:
+        first: The first entry of pydantic's list of errors.
+    """
+    param = ".".join(str(step) for step in first["loc"] if step != "body")[:200] or None
+    if first["type"] == "json_invalid":
+        return ApiError(400, f"the body is no JSON: {first['ctx']['error']}", "invalid_json")
+    if first["type"] == "extra_forbidden":
+        return ApiError(400, f"unknown field {param!r}", "unknown_parameter", param)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{param}: {message}" if param else message, "invalid_value", param)
 
 
 def _one_line(error: Exception) -> str:
