@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "choice": "ventris.guide.choice:Choice",
         "format": "ventris.guide.format:Format",
         "words": "ventris.guide.words:Words",
+        "tool-calls": "ventris.guide.tool_calls:ToolCalls",
     },
     "policy": {
         "fixed": "ventris.policy.fixed:Fixed",

@@ -65,14 +65,14 @@ class Vocabulary:
         wrapped: Any = _Wrapped(tokenizer, special)
         self.backend = LLTokenizer(wrapped, eos_token=list(tokenizer.eos_ids))
         self.split = wrapped
-        self._special = frozenset(special)
+        self.special = frozenset(special)
         self._grammars: OrderedDict[tuple[str, Limits], LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
 
     @cached_property
     def likely(self) -> Likely:
         """Tokens to look for an ending with."""
-        return Likely.of(self.token_bytes, self._special)
+        return Likely.of(self.token_bytes, self.special)
 
     def matcher(self, grammar: str, limits: Limits) -> LLMatcher:
         """A matcher at the beginning of the text, to be copied for each request.
