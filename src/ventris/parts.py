@@ -33,6 +33,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "model": "ventris.draft.model:DraftModel",
         "medusa": "ventris.draft.medusa:Medusa",
         "hydra": "ventris.draft.hydra:Hydra",
+        "eagle": "ventris.draft.eagle:Eagle",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

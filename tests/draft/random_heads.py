@@ -8,6 +8,7 @@ import families
 import torch
 from torch import nn
 
+from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
@@ -17,6 +18,7 @@ from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.models.torch_decoder import TorchDecoder
+from ventris.train.eagle import eagle_taps
 
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1], [0.3, 0.2, 0.1]]
 
@@ -75,3 +77,13 @@ def medusa(target: TorchDecoder, network: MedusaHeads, **settings: Any) -> Medus
 
 def hydra(target: TorchDecoder, network: HydraHeads, **settings: Any) -> Hydra:
     return Hydra(target, network, grow_from_accuracies(ACCURACIES, 64), **settings)
+
+
+def eagle_network(target: TorchDecoder, listed: int = 40) -> EagleNetwork:
+    """An EAGLE-3 layer near its start."""
+    shortlist = Shortlist(torch.arange(listed), target.vocab_size)
+    sizes = PrefixSizes.of(target.config).stored()
+    network = EagleNetwork(sizes, eagle_taps(target.num_layers), listed)
+    network.begin(shortlist, target_head(target, shortlist))
+    shake(network, seed=5)
+    return network

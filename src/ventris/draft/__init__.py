@@ -1,9 +1,10 @@
 """Drafters: what may come next?"""
 
+from ventris.draft.eagle import Eagle
 from ventris.draft.hydra import Hydra
 from ventris.draft.medusa import Medusa
 from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 
-__all__ = ["DraftModel", "Hydra", "Medusa", "NGram", "Stack"]
+__all__ = ["DraftModel", "Eagle", "Hydra", "Medusa", "NGram", "Stack"]

@@ -75,7 +75,11 @@ class Norm:
 
 @dataclass(slots=True)
 class Layer:
-    """The weights of one block; the optional norms are ``None`` where the family has none."""
+    """The weights of one block; the optional norms are ``None`` where the family has none.
+
+    Attributes:
+        token_norm: Norm of the token's embedding, where attention reads it before the hidden row.
+    """
 
     attention_norm: Norm
     qkv: Linear
@@ -89,6 +93,7 @@ class Layer:
     after_mlp: Norm | None
     window: int
     theta: float
+    token_norm: Norm | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +124,8 @@ class TorchDecoder:
         dtype: Type of weights, hidden rows and cache: float32, bfloat16, or float64 for tests of
             exactness. Logits are float32, or float64 where ``dtype`` is.
         device: Where everything lives.
+        embedding: That of another decoder, ``[vocab, hidden]``, for one that has none of its own
+            (``token_beside_hidden``).
 
     Raises:
         BadInput: if a weight is missing.
@@ -130,6 +137,7 @@ class TorchDecoder:
         weights: Weights,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        embedding: Tensor | None = None,
     ) -> None:
         self.config = config
         self.dtype = dtype
@@ -144,7 +152,7 @@ class TorchDecoder:
         self.activation = ACTIVATIONS[config.activation]
 
         loader = _Loader(config, weights, dtype, self.device)
-        self.embedding = loader.matrix("model.embed_tokens.weight")
+        self.embedding = loader.matrix("model.embed_tokens.weight") if embedding is None else embedding
         self.layers = [loader.layer(i) for i in range(config.num_layers)]
         self.final_norm = loader.norm("model.norm")
         self.lm_head = Linear(self.embedding) if config.tied_head else loader.linear(False, "lm_head")
@@ -220,11 +228,12 @@ class TorchDecoder:
         rope = {theta: (cos[where, None], sin[where, None]) for theta, (cos, sin) in self.rope.items()}
 
         hidden, tapped = hidden.to(self.device, self.dtype), {}
+        beside = self._tokens_beside(batch) if self.config.token_beside_hidden else None
         for index in range(first, last):
             if index in taps:
                 tapped[index] = hidden
             layer = self.layers[index]
-            query, key, value = self.project(layer, hidden, *rope[layer.theta])
+            query, key, value = self.project(layer, hidden, *rope[layer.theta], beside)
             attended = [
                 self._attend_slot(index, slot, *part)
                 for slot, part in zip(slots, _split(slots, query, key, value), strict=True)
@@ -233,6 +242,12 @@ class TorchDecoder:
         if last in taps:
             tapped[last] = hidden
         return hidden, tapped
+
+    def _tokens_beside(self, batch: Sequence[Rows]) -> Tensor:
+        """Embeddings of the nodes' tokens, whatever rows the layers start from, ``[nodes, hidden]``."""
+        tokens = [token for rows in batch for token in rows.tokens]
+        check_tokens(tokens, self.vocab_size)
+        return self.embed_tokens(torch.tensor(tokens, dtype=torch.int64, device=self.device))
 
     @torch.no_grad()
     def head(self, hidden: Tensor) -> Tensor:
@@ -265,14 +280,17 @@ class TorchDecoder:
         return self._probabilities(query, keys, mask.masked_fill_(~visible, -torch.inf)).flatten(0, 2)
 
     def project(
-        self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor
+        self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, beside: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries ``[n, heads, head_dim]``, keys and values ``[n, kv_heads, head_dim]``, rotated.
 
         ``cos`` and ``sin`` are the nodes' rows of the rotary tables, ``[n, 1, rotary_dim / 2]``.
         """
         c = self.config
-        fused = layer.qkv(layer.attention_norm(hidden)).view(hidden.shape[0], -1, c.head_dim)
+        read = layer.attention_norm(hidden)
+        if layer.token_norm is not None and beside is not None:
+            read = torch.cat([layer.token_norm(beside), read], dim=-1)
+        fused = layer.qkv(read).view(hidden.shape[0], -1, c.head_dim)
         turning, value = torch.split(fused, [c.num_heads + c.num_kv_heads, c.num_kv_heads], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = turning[:, : c.num_heads], turning[:, c.num_heads :]
@@ -468,8 +486,9 @@ class _Loader:
         at = f"model.layers.{index}"
         heads, mlp = f"{at}.self_attn", f"{at}.mlp"
         before_mlp = "pre_feedforward_layernorm" if c.post_norms else "post_attention_layernorm"
+        before_attention = "hidden_norm" if c.token_beside_hidden else "input_layernorm"
         return Layer(
-            attention_norm=self.norm(f"{at}.input_layernorm"),
+            attention_norm=self.norm(f"{at}.{before_attention}"),
             qkv=self.linear(c.qkv_bias, f"{heads}.q_proj", f"{heads}.k_proj", f"{heads}.v_proj"),
             output=self.linear(c.output_bias, f"{heads}.o_proj"),
             mlp_norm=self.norm(f"{at}.{before_mlp}"),
@@ -481,4 +500,5 @@ class _Loader:
             after_mlp=self.norm(f"{at}.post_feedforward_layernorm") if c.post_norms else None,
             window=c.window(index),
             theta=c.theta(index),
+            token_norm=self.norm(f"{at}.input_layernorm") if c.token_beside_hidden else None,
         )

@@ -27,6 +27,7 @@ struct VentrisLayer {
   const float* feed_forward_output_norm;
   const float* query_norm;
   const float* key_norm;
+  const float* token_norm;  // of the token's embedding, where attention reads it before the hidden row
   int64_t window;      // sliding window in positions, 0 for none
   int64_t rope_table;  // which of the call's tables
 };

@@ -38,6 +38,7 @@ class Layer(ctypes.Structure):
         ("feed_forward_output_norm", ctypes.c_void_p),
         ("query_norm", ctypes.c_void_p),
         ("key_norm", ctypes.c_void_p),
+        ("token_norm", ctypes.c_void_p),
         ("window", ctypes.c_int64),
         ("rope_table", ctypes.c_int64),
     )

@@ -41,7 +41,8 @@ VentrisStatus read_request(const int64_t*& from, const VentrisModel& model, Call
   if (VentrisStatus status = read_tree(from, model.context_length, request)) return status;
   request.tokens.assign(from, from + request.nodes);
   from += request.nodes;
-  if (!request.embeddings)
+  const bool read_tokens = !request.embeddings || (model.layer_count && model.layers[0].token_norm);
+  if (read_tokens)
     for (int64_t token : request.tokens)
       if (token < 0 || token >= model.vocab_size) return kTokenOutOfRange;
   int64_t wanted = *from++;

@@ -88,7 +88,7 @@ Run::Run(std::shared_ptr<Decoder> decoder, Call call, const VentrisBuffers& buff
   memory.projected.reserve(nodes * (width + 2 * sizes_.kv_heads * sizes_.head_dim));
   memory.queries.reserve(nodes * sizes_.heads * row_words(sizes_));
   memory.attended.reserve(nodes * width);
-  for (int i = 0; i < threads(); ++i) memory.rows[i].reserve(std::max(sizes_.hidden_size, width));
+  for (int i = 0; i < threads(); ++i) memory.rows[i].reserve(std::max(2 * sizes_.hidden_size, width));
 
   request_of_.reserve(nodes);
   for (size_t i = 0; i < call_.requests.size(); ++i)
@@ -140,7 +140,13 @@ void Run::embed(int64_t node, float* to) const {
     std::copy_n(request.embeddings + within * width, width, to);
     return;
   }
-  decoder_->embedding.read_row(request.tokens[within], to);
+  embed_token(node, to);
+}
+
+void Run::embed_token(int64_t node, float* to) const {
+  const Request& request = call_.requests[request_of_[node]];
+  const int64_t width = sizes_.hidden_size;
+  decoder_->embedding.read_row(request.tokens[node - request.first_node], to);
   for (int64_t i = 0; i < width; ++i) to[i] *= sizes_.embedding_scale;
 }
 
@@ -166,7 +172,7 @@ void Run::finish(Worker& worker) {
 void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
   Decoder& memory = *decoder_;
   const int64_t nodes = call_.nodes, kv_heads = sizes_.kv_heads, width = sizes_.heads * sizes_.head_dim;
-  put_normed(worker, layer.sizes.input_norm, layer.query_key_value);
+  put_normed(worker, layer.sizes.input_norm, layer.query_key_value, layer.sizes.token_norm);
   const Matrix& projection = layer.query_key_value;
   float* projected = memory.projected.data();
   multiply_into(worker, projection, memory.inputs.data(), nodes, projected);
@@ -269,23 +275,29 @@ void Run::add_output(Worker& worker, const Matrix& matrix, const uint8_t* inputs
   });
 }
 
-// Norm the hidden rows into the activations of the product that comes next.
-void Run::put_normed(Worker& worker, const float* norm, const Matrix& next) {
+// Norm the hidden rows into the activations of the product that comes next; with a token norm, each behind the
+// embedding of its token.
+void Run::put_normed(Worker& worker, const float* norm, const Matrix& next, const float* token_norm) {
   const int64_t width = sizes_.hidden_size;
   worker.section(call_.nodes, call_.nodes, [&](int64_t begin, int64_t end) {
     float* row = decoder_->rows[worker.index()].data();
+    float* const behind = token_norm ? row + width : row;
     for (int64_t node = begin; node < end; ++node) {
       // Half of a row was written by other processors; ask for the next one while this one is computed.
       if (node + 1 < end) prefetch_row(hidden_ + (node + 1) * width, width);
-      rms_norm(hidden_ + node * width, norm, sizes_.norm_epsilon, width, row);
-      next.put_activations(decoder_->inputs.data(), node, 0, row, width);
+      if (token_norm) {
+        embed_token(node, row);
+        rms_norm(row, token_norm, sizes_.norm_epsilon, width, row);
+      }
+      rms_norm(hidden_ + node * width, norm, sizes_.norm_epsilon, width, behind);
+      next.put_activations(decoder_->inputs.data(), node, 0, row, next.columns());
     }
   });
 }
 
 void Run::apply_head(Worker& worker) {
   Decoder& memory = *decoder_;
-  const int64_t width = sizes_.hidden_size, vocab = sizes_.vocab_size, wanted = (int64_t)call_.wanted.size();
+  const int64_t width = sizes_.hidden_size, vocab = memory.head.rows(), wanted = (int64_t)call_.wanted.size();
   worker.section(wanted, wanted, [&](int64_t begin, int64_t end) {
     float* row = memory.rows[worker.index()].data();
     for (int64_t i = begin; i < end; ++i) {

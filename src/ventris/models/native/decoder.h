@@ -61,9 +61,10 @@ class Run : public Job {
   void finish(Worker& worker);
 
   void embed(int64_t node, float* to) const;
+  void embed_token(int64_t node, float* to) const;
   void rotate_and_store(const Layer& layer, int64_t index, int64_t node, int64_t kv_head);
   void add_output(Worker& worker, const Matrix& matrix, const uint8_t* inputs, const float* norm);
-  void put_normed(Worker& worker, const float* norm, const Matrix& next);
+  void put_normed(Worker& worker, const float* norm, const Matrix& next, const float* token_norm = nullptr);
 
   const std::shared_ptr<Decoder> decoder_;
   const Call call_;

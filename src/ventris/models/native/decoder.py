@@ -51,6 +51,7 @@ class NativeDecoder:
         threads: Threads to compute with; ``None`` for all CPUs of the process.
         activation_bits: What activations are rounded to, in blocks of 32, before they meet 4- and 8-bit
             weights: 16 stays close to float32, 8 is faster for several nodes and is what llama.cpp does.
+        lender: Whose embedding is read by a decoder that has none of its own (``token_beside_hidden``).
 
     Raises:
         NativeUnavailable: if the library cannot be compiled here.
@@ -62,9 +63,12 @@ class NativeDecoder:
         packed: PackedModel,
         threads: int | None = None,
         activation_bits: int = 16,
+        lender: NativeDecoder | None = None,
     ) -> None:
         self.config = config
+        self.lender = lender
         self.vocab_size = config.vocab_size
+        self.head_size = config.head_size or config.vocab_size
         self.hidden_size = config.hidden_size
         self.num_layers = config.num_layers
         self.context_length = config.context_length
@@ -93,6 +97,7 @@ class NativeDecoder:
         threads: int | None = None,
         context_length: int | None = None,
         activation_bits: int = 16,
+        lender: NativeDecoder | None = None,
     ) -> NativeDecoder:
         """Map a packed file.
 
@@ -101,6 +106,7 @@ class NativeDecoder:
             threads: As for the class.
             context_length: Longest text in tokens; ``None`` for that of the checkpoint.
             activation_bits: As for the class.
+            lender: As for the class.
 
         Raises:
             BadInput: if the file is no packed model of this version.
@@ -109,7 +115,7 @@ class NativeDecoder:
         config = packed.config
         if context_length is not None:
             config = config.with_context_length(context_length)
-        return cls(config, packed, threads, activation_bits)
+        return cls(config, packed, threads, activation_bits, lender)
 
     @classmethod
     def from_weights(
@@ -120,12 +126,13 @@ class NativeDecoder:
         threads: int | None = None,
         activation_bits: int = 16,
         context_length: int | None = None,
+        lender: NativeDecoder | None = None,
     ) -> NativeDecoder:
         """Pack weights for this process only; otherwise as :meth:`open`."""
         with tempfile.TemporaryDirectory(prefix="ventris-") as folder:
             # The mapping outlives the file's name.
             packed = pack(config, weights, dtype, Path(folder) / "model.ventris")
-            return cls.open(packed, threads, context_length, activation_bits)
+            return cls.open(packed, threads, context_length, activation_bits, lender)
 
     def new_cache(
         self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
@@ -143,7 +150,7 @@ class NativeDecoder:
             BadInput: for a token outside the vocabulary or a position outside the context.
         """
         counts = [len(rows.tokens if rows.wanted is None else rows.wanted) for rows in batch]
-        logits = torch.empty((sum(counts), self.vocab_size))
+        logits = torch.empty((sum(counts), self.head_size))
         hidden = self._run(batch, 0, self.num_layers, taps, logits=logits)
         ends = list(accumulate(counts))
         return Scores([logits[end - count : end] for count, end in zip(counts, ends, strict=True)], hidden)
@@ -171,7 +178,7 @@ class NativeDecoder:
     def head(self, hidden: Tensor) -> Tensor:
         """Final norm and vocabulary projection, ``[n, hidden] -> [n, vocab]``, float32."""
         rows = self._dense(hidden)
-        logits = torch.empty((rows.shape[0], self.vocab_size))
+        logits = torch.empty((rows.shape[0], self.head_size))
         if rows.shape[0]:
             self._library.ventris_head(self._handle, rows.data_ptr(), rows.shape[0], logits.data_ptr())
         return logits
@@ -309,6 +316,7 @@ class NativeDecoder:
                 "feed_forward_output_norm",
                 "query_norm",
                 "key_norm",
+                "token_norm",
             ):
                 setattr(layer, norm, address(f"{name}.{norm}"))
             layer.window = config.window(index)
@@ -333,7 +341,7 @@ class NativeDecoder:
             embedding_scale=config.embedding_scale,
             layers=layers,
             final_norm=address("final_norm"),
-            embedding=self._matrix("embedding"),
+            embedding=self._matrix("embedding") if self.lender is None else self.lender._model.embedding,
             head=self._matrix("embedding" if config.tied_head else "head"),
         )
         return model, layers

@@ -261,26 +261,29 @@ class _Packer:
     def jobs(self) -> Iterator[_Job]:
         """Name and maker of every tensor of the file."""
         config = self.config
-        yield (
-            "embedding",
-            lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8),
-        )
+        if not config.token_beside_hidden:
+            yield (
+                "embedding",
+                lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8),
+            )
         for layer in range(config.num_layers):
             yield from self._layer(layer)
         yield "final_norm", lambda: self._norm("model.norm.weight", config.hidden_size)
         if not config.tied_head:
-            yield "head", lambda: self._matrix(["lm_head"], [config.vocab_size], config.hidden_size, 8)
+            scored = config.head_size or config.vocab_size
+            yield "head", lambda: self._matrix(["lm_head"], [scored], config.hidden_size, 8)
 
     def _layer(self, layer: int) -> Iterator[_Job]:
         config = self.config
         source, target = f"model.layers.{layer}", f"layers.{layer}"
         attention, mlp = f"{source}.self_attn", f"{source}.mlp"
         hidden, wide = config.hidden_size, config.intermediate_size
+        read = 2 * hidden if config.token_beside_hidden else hidden
         queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         projections = [f"{attention}.{name}_proj" for name in "qkv"]
         gate_up = [f"{mlp}.gate_proj", f"{mlp}.up_proj"]
 
-        yield f"{target}.query_key_value", lambda: self._matrix(projections, [queries, keys, keys], hidden)
+        yield f"{target}.query_key_value", lambda: self._matrix(projections, [queries, keys, keys], read)
         if config.qkv_bias:
             yield f"{target}.query_key_value.bias", lambda: self._bias(projections, [queries, keys, keys])
         yield f"{target}.output", lambda: self._matrix([f"{attention}.o_proj"], [hidden], queries)
@@ -306,7 +309,11 @@ class _Packer:
                 ("feed_forward_norm", "pre_feedforward_layernorm"),
                 ("feed_forward_output_norm", "post_feedforward_layernorm"),
             ]
-        return [("input_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")]
+        norms = [("input_norm", "input_layernorm"), ("feed_forward_norm", "post_attention_layernorm")]
+        if self.config.token_beside_hidden:
+            norms[0] = ("input_norm", "hidden_norm")
+            norms.append(("token_norm", "input_layernorm"))
+        return norms
 
     def _get(self, name: str, shape: tuple[int, ...]) -> Weight:
         if name not in self.weights:

@@ -1,0 +1,259 @@
+"""EAGLE-3: one decoder layer that reads the target's features and goes on from its own.
+
+Li et al. 2025, arXiv 2503.01840. With l, m, h the target's rows at a low, a middle and a high layer, the
+drafter's one layer reads at each position t the row g_t = F [l_t, m_t, h_t] and the embedding of the token
+after it, x_{t+1}; its attention takes both side by side, each normed by itself. Its output a_t, normed, gives
+the logits of x_{t+2}, over the shortlist. Deeper guesses read a in place of g, which the target has not
+computed yet; training rehearses that (training-time test).
+
+The tree grows as in EAGLE-2 (Li et al. 2024, arXiv 2406.16858, section 4): at each level the likeliest few
+nodes are expanded, likeliest by the product of the probabilities down to them, and of all that was offered
+the likeliest nodes are proposed.
+
+Exact with every exact verifier: drafts are chosen and not drawn, and the target decides on each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import nlargest
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from ventris.draft.best_nodes import best_nodes
+from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.eagle_layer import EagleLayer
+from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.head_tree import LARGEST_TREE
+from ventris.engine.cache import KVCache
+from ventris.engine.parts import Commit, DraftJob, RequestView
+from ventris.engine.target import Rows, Target
+from ventris.engine.tree import TokenTree
+from ventris.models.native.rows import most_probable
+
+if TYPE_CHECKING:
+    from ventris.model import Model
+    from ventris.parts import Workshop
+
+Guess = tuple[int, float]
+"""A token with its probability."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a request has shown.
+
+    Only rows of committed tokens enter the cache for good, so nothing ever has to be taken back: drafted rows
+    lie behind the committed ones and are overwritten.
+
+    Attributes:
+        fresh: Tapped rows that the layer has not read, ``[n, taps * d]`` each.
+        tokens: Their tokens.
+        guesses: What follows the root, by the last committed position that was read.
+        feature: The layer's output there, ``[1, d]``.
+    """
+
+    cache: KVCache
+    fresh: list[Tensor] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    guesses: list[Guess] = field(default_factory=list)
+    feature: Tensor | None = None
+
+
+@dataclass(slots=True)
+class _Growth:
+    """A tree under construction.
+
+    Attributes:
+        reach: For each node the chance that the path down to it is right, by the layer's probabilities.
+        depth: Levels still allowed.
+        parents: Scratch rows' parents so far, as :class:`Rows` has them.
+        row_of: Scratch row of each node that was expanded; -1 for the root, whose row is committed.
+        frontier: Nodes offered last, of which some are expanded next.
+        feature_of: For each of them, the place of its parent's feature among the rows read last.
+    """
+
+    job: DraftJob
+    tree: TokenTree
+    nodes: int
+    depth: int
+    reach: list[float] = field(default_factory=lambda: [1.0])
+    parents: list[int] = field(default_factory=list)
+    row_of: dict[int, int] = field(default_factory=lambda: {0: -1})
+    frontier: list[int] = field(default_factory=list)
+    feature_of: dict[int, int] = field(default_factory=dict)
+
+
+class Eagle:
+    """Drafts with an EAGLE-3 layer, level by level over the trees of all requests at once.
+
+    Args:
+        target: What it drafts for.
+        network: The layer with its head.
+        nodes: Drafted tokens at most.
+        depth: Levels of the tree at most.
+        width: Nodes expanded at a level, and guesses taken of each.
+    """
+
+    name = "eagle"
+    shape = "tree"
+    draws = False
+
+    class Options(BaseModel):
+        """Options of the EAGLE-3 drafter."""
+
+        checkpoint: str | None = Field(
+            None, description="folder; the one shipped for the target if not given"
+        )
+        nodes: int = Field(16, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
+        depth: int = Field(5, ge=1, le=16, description="tokens drafted ahead")
+        width: int = Field(4, ge=1, le=16, description="branches expanded at each level; 1 for a chain")
+
+    def __init__(
+        self, target: Target, network: EagleNetwork, nodes: int = 16, depth: int = 5, width: int = 4
+    ) -> None:
+        self.target = target
+        self.taps: Sequence[int] = network.taps if network is not None else ()
+        self.nodes = nodes
+        self.depth = depth
+        self.width = width
+        self.shape = "chain" if width == 1 else "tree"
+        if target is not None:
+            self._layer = EagleLayer(network, target)
+            self._ids: list[int] = network.ids.tolist()
+
+    @classmethod
+    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Eagle:
+        """A layer from a folder, or the one shipped for the model.
+
+        Raises:
+            BadInput: if there is none, or it belongs to another target.
+        """
+        target = cast(Target, getattr(model, "target", model))
+        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
+        folder = find_checkpoint("eagle", target, None if checkpoint is None else str(checkpoint))
+        stored = HeadCheckpoint.load(folder, "eagle")
+        stored.target.check(target, f"the EAGLE-3 checkpoint {folder}", tokenizer)
+        network = EagleNetwork(**stored.sizes)
+        stored.fill(network)
+        return cls(target, network, **settings)
+
+    @classmethod
+    def build(cls, options: Options, workshop: Workshop) -> Eagle:
+        """Load the layer; without a target only what the drafts are like is known."""
+        settings = options.model_dump(exclude={"checkpoint"})
+        if workshop.target is None:
+            return cls(cast(Target, None), cast(EagleNetwork, None), **settings)
+        return cls.load(workshop.target, options.checkpoint, **settings)
+
+    def start(self, request: RequestView) -> _Seen:
+        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
+        return _Seen(self._layer.new_cache(capacity, request.ledger))
+
+    def observe(self, state: _Seen, commit: Commit) -> None:
+        state.fresh.append(torch.cat([commit.hidden[layer] for layer in self.taps], dim=-1))
+        state.tokens += commit.tokens
+
+    def finish(self, state: _Seen) -> None:
+        """Give the cache back."""
+        state.cache.release()
+
+    @torch.no_grad()
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        growing = [self._begin(job) for job in jobs]
+        able = [growth for growth in growing if growth.depth > 0]
+        if able:
+            self._catch_up([growth.job for growth in able])
+            for place, growth in enumerate(able):
+                self._offer(growth, 0, growth.job.state.guesses, place)
+            self._deepen(able, torch.cat([growth.job.state.feature for growth in able]))
+        return [best_nodes(growth.tree, growth.nodes) for growth in growing]
+
+    def _begin(self, job: DraftJob) -> _Growth:
+        tree = TokenTree([job.root], [-1], [1.0], self.name)
+        seen: _Seen = job.state
+        nothing = not seen.fresh and seen.feature is None
+        nodes = 0 if nothing else min(job.budget.nodes, self.nodes)
+        return _Growth(job, tree, nodes, min(job.budget.depth, self.depth, nodes))
+
+    def _catch_up(self, jobs: Sequence[DraftJob]) -> None:
+        """Read the rows that were committed since the last proposal, each with the token after it."""
+        waiting = [job for job in jobs if job.state.fresh]
+        if not waiting:
+            return
+        fused = self._layer.fuse(torch.cat([rows for job in waiting for rows in job.state.fresh]))
+        batch, first = [], 0
+        for job in waiting:
+            # A prompt position that holds an embedding has the token -1; its guess matters to nobody.
+            following = [max(token, 0) for token in (*job.state.tokens[1:], job.root)]
+            count = len(following)
+            rows = fused[first : first + count]
+            batch.append(Rows(job.state.cache, following, range(-1, count - 1), 0, rows, [count - 1]))
+            first += count
+        read = self._layer.read(batch)
+        guesses = self._guesses(read.logits)
+        last = -1
+        for job, run, guess in zip(waiting, batch, guesses, strict=True):
+            seen: _Seen = job.state
+            last += len(run.tokens)
+            seen.cache.commit(range(len(run.tokens)))
+            seen.guesses, seen.feature = guess, read.features[last : last + 1]
+            seen.fresh, seen.tokens = [], []
+
+    def _guesses(self, logits: Tensor) -> list[list[Guess]]:
+        """The likeliest tokens of each row over the shortlist, best first."""
+        rows = logits.float().cpu().numpy()
+        return [
+            [(self._ids[place], exp(chance)) for place, chance in most_probable(row, self.width)]
+            for row in rows
+        ]
+
+    def _offer(self, growth: _Growth, parent: int, guesses: Sequence[Guess], place: int) -> None:
+        """Add the children of a node whose feature stands at ``place`` of what was read last."""
+        for token, chance in guesses:
+            node = growth.tree.add(token, parent, chance)
+            growth.reach.append(growth.reach[parent] * chance)
+            if token not in growth.job.request.end_ids:
+                growth.frontier.append(node)
+                growth.feature_of[node] = place
+
+    def _deepen(self, growing: Sequence[_Growth], features: Tensor) -> None:
+        """Expand the best nodes of each tree's last level until no tree may grow deeper."""
+        for level in range(1, max(growth.depth for growth in growing)):
+            batch, expanded, sources = [], [], []
+            for growth in growing:
+                chosen = self._choose(growth, level)
+                if not chosen:
+                    continue
+                start = len(growth.parents)
+                for row, node in enumerate(chosen, start):
+                    growth.parents.append(growth.row_of[growth.tree.parents[node]])
+                    growth.row_of[node] = row
+                    sources.append(growth.feature_of[node])
+                    expanded.append((growth, node))
+                tokens = [growth.tree.tokens[node] for node in chosen]
+                batch.append(Rows(growth.job.state.cache, tokens, growth.parents, start))
+            if not batch:
+                return
+            hidden, first = features[torch.tensor(sources, device=features.device)], 0
+            for rows in batch:
+                rows.embeddings = hidden[first : first + len(rows.tokens)]
+                first += len(rows.tokens)
+            read = self._layer.read(batch)
+            features = read.features
+            offers = zip(expanded, self._guesses(read.logits), strict=True)
+            for place, ((growth, node), guesses) in enumerate(offers):
+                self._offer(growth, node, guesses, place)
+
+    def _choose(self, growth: _Growth, level: int) -> list[int]:
+        """The likeliest nodes of the last level, in the order in which they were offered."""
+        offered, growth.frontier = growth.frontier, []
+        if level >= growth.depth:
+            return []
+        return sorted(nlargest(self.width, offered, key=lambda node: growth.reach[node]))

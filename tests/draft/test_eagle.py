@@ -1,0 +1,230 @@
+"""EAGLE-3 with random weights: the contract, drafting against training, native against torch, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import random_heads
+import torch
+from tiny_decoders import LLAMA, random_weights
+
+from ventris.draft.best_nodes import best_nodes
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.eagle import Eagle
+from ventris.draft.eagle_layer import EagleLayer
+from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.ngram import NGram
+from ventris.draft.prefix_attention import PrefixSizes
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.stack import Stack
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch
+from ventris.engine.cache import MemoryLedger
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Rows
+from ventris.engine.tree import TokenTree
+from ventris.models.torch_decoder import TorchDecoder
+from ventris.testing import check_drafter
+from ventris.testing.checks import run
+from ventris.train.eagle import eagle_taps
+from ventris.verify.match import Coupled, Greedy
+
+LONG = [1 + i % 60 for i in range(45)]  # read in several chunks of sixteen
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"width": 1}, {"depth": 1}, {"nodes": 3, "width": 6, "depth": 8}, {"nodes": 40, "width": 7}],
+)
+def test_it_keeps_the_contract(settings):
+    target = random_heads.tiny_target()
+    check_drafter(Eagle(target, random_heads.eagle_network(target), **settings), target)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
+def test_other_families_and_long_prompts_in_a_batch(family):
+    target = random_heads.tiny_target(family)
+    drafter = Eagle(target, random_heads.eagle_network(target))
+    prompts = [LONG, [3, 4], LONG[:30], [7]]
+    for verifier, settings in ((Greedy(), {}), (Coupled(), {"temperature": 1.0, "seed": 4})):
+        plain = [c.tokens for c in run(target, verifier, None, prompts=prompts, **settings)]
+        drafted = run(target, verifier, drafter, prompts=prompts, **settings)
+        assert [c.tokens for c in drafted] == plain
+        assert all(c.stats.drafted for c in drafted)
+
+
+def test_a_stack_with_another_drafter():
+    target = random_heads.tiny_target()
+    check_drafter(Stack([NGram(min_match=2), Eagle(target, random_heads.eagle_network(target))]), target)
+
+
+def test_the_shortlist_changes_drafts_and_never_outputs():
+    target = random_heads.tiny_target()
+    plain = [c.tokens for c in run(target, Greedy(), None, prompts=[[3, 4], LONG])]
+    for listed in (1, 2, 17, target.vocab_size):
+        drafter = Eagle(target, random_heads.eagle_network(target, listed))
+        assert [c.tokens for c in run(target, Greedy(), drafter, prompts=[[3, 4], LONG])] == plain
+
+
+class Rehearsing:
+    """Passes on to EAGLE-3, and asks the network as it is trained for each of its guesses."""
+
+    def __init__(self, drafter: Eagle, network: EagleNetwork) -> None:
+        self.drafter, self.network = drafter, network
+        self.name, self.shape, self.draws, self.taps = "eagle", "tree", False, drafter.taps
+        self.compared = 0
+
+    def start(self, request):
+        return self.drafter.start(request)
+
+    def observe(self, state, commit):
+        self.drafter.observe(state, commit)
+
+    def propose(self, jobs):
+        trees = self.drafter.propose(jobs)
+        for job, tree in zip(jobs, trees, strict=True):
+            below = tree.children()
+            for node in range(len(tree)):
+                if below[node]:
+                    path = [tree.tokens[n] for n in tree.path_to(node)]
+                    chances = self.chances(job.request.tokens[:-1], path)
+                    for child in below[node]:
+                        assert tree.confidence[child] == pytest.approx(chances[tree.tokens[child]], rel=1e-3)
+                    best = max(tree.confidence[child] for child in below[node])
+                    assert best == pytest.approx(max(chances.values()), rel=1e-3)
+                    self.compared += 1
+        return trees
+
+    @torch.no_grad()
+    def chances(self, seen, path):
+        """Probability of each listed token after ``path`` (the root first), by training-time test."""
+        target, last = self.drafter.target, len(seen) - 1
+        cache = target.new_cache()
+        rows = Rows(cache, list(seen), range(-1, last))
+        hidden = target.forward([rows], self.taps).hidden
+        # What stands after the last committed token must not matter.
+        after = 100 * torch.randn(len(path), target.hidden_size)
+        tapped = [torch.cat([hidden[layer], after])[None] for layer in self.taps]
+        following = [*seen[1:], *path, 0]
+        embedded = target.embedding[following][None]
+        at = torch.tensor([last])
+        states = self.network.rehearse(tapped, embedded, torch.zeros_like(at), at, len(path))
+        probabilities = self.network.head(states[-1])[0].softmax(-1)
+        return dict(zip(self.network.ids.tolist(), probabilities.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"width": 1, "depth": 4}, {"width": 3, "nodes": 30}])
+def test_drafting_does_what_training_rehearsed(monkeypatch, settings):
+    monkeypatch.setattr("ventris.draft.eagle_layer.drafting_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("ventris.models.stages.drafting_dtype", lambda device: torch.float32)
+    target = random_heads.tiny_target()
+    network = random_heads.eagle_network(target, target.vocab_size)
+    watched = Rehearsing(Eagle(target, network, **settings), network)
+    prompts = [[1, 2, 3, 1, 2], [4, 5], list(range(1, 40))]
+    run(target, Greedy(), watched, prompts=prompts)
+    run(target, Coupled(), watched, prompts=prompts, temperature=1.0, seed=3)
+    assert watched.compared > 100
+
+
+def native_target(dtype: str):
+    """A tiny native decoder with a network for it."""
+    from ventris.models.native import NativeDecoder, NativeUnavailable
+
+    weights = random_weights(LLAMA)
+    try:
+        target = NativeDecoder.from_weights(LLAMA, weights, dtype, threads=1)
+    except NativeUnavailable as reason:
+        pytest.skip(str(reason))
+    shortlist = Shortlist(torch.arange(3, 100), LLAMA.vocab_size)
+    head = TargetHead(weights["model.norm.weight"], LLAMA.norm_eps, weights["lm_head.weight"][3:100])
+    network = EagleNetwork(PrefixSizes.of(LLAMA).stored(), eagle_taps(LLAMA.num_layers), 97)
+    network.begin(shortlist, head)
+    random_heads.shake(network, 3)
+    return target, network
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_on_the_native_runtime(dtype):
+    target, network = native_target(dtype)
+    check_drafter(Eagle(target, network), target)
+
+
+def test_the_native_layer_computes_what_the_torch_layer_does():
+    target, network = native_target("float32")
+    beside = TorchDecoder(LLAMA, random_weights(LLAMA))
+    native, plain = EagleLayer(network, target), EagleLayer(network, beside)
+    generator = torch.Generator().manual_seed(0)
+    tapped = torch.randn(12, 3 * LLAMA.hidden_size, generator=generator)
+    fused = native.fuse(tapped)
+    torch.testing.assert_close(fused, plain.fuse(tapped).float(), rtol=0.05, atol=0.05)
+    tokens = [5, 9, 200, 1, 17, 3]
+    reads = []
+    for layer in (native, plain):
+        cache = layer.new_cache(16, MemoryLedger())
+        first = layer.read([Rows(cache, tokens, range(-1, 5), 0, fused[:6], [5])])
+        cache.commit(range(6))
+        # Two branches below the root, then one node further down the second.
+        tree = layer.read([Rows(cache, [4, 8], [-1, -1], 0, fused[6:8])])
+        leaf = layer.read([Rows(cache, [2], [-1, -1, 1], 2, fused[8:9])])
+        reads.append([first, tree, leaf])
+    for one, other in zip(*reads, strict=True):
+        scale = float(other.features.float().std())
+        torch.testing.assert_close(one.features, other.features.float(), rtol=0.1, atol=0.05 * scale)
+        assert one.logits.shape == other.logits.shape
+        assert float((one.logits.softmax(-1) - other.logits.float().softmax(-1)).abs().sum(-1).max()) < 0.1
+
+
+def test_the_native_layer_refuses_a_token_outside_the_vocabulary():
+    target, network = native_target("float32")
+    layer = EagleLayer(network, target)
+    cache = layer.new_cache(4, MemoryLedger())
+    with pytest.raises(BadInput, match="token 203 is outside the vocabulary"):
+        layer.read([Rows(cache, [LLAMA.vocab_size], [-1], 0, torch.zeros(1, LLAMA.hidden_size))])
+
+
+def write(folder: Path, target: TorchDecoder) -> EagleNetwork:
+    network = random_heads.eagle_network(target)
+    HeadCheckpoint("eagle", TargetSketch.of(target), network.sizes, {}, network.state_dict()).save(folder)
+    return network
+
+
+def test_a_checkpoint_drafts_as_the_network_it_was_made_from(tmp_path):
+    target = random_heads.tiny_target()
+    made = Eagle(target, write(tmp_path, target))
+    loaded = Eagle.load(target, tmp_path)
+    for one, other in zip(run(target, Greedy(), loaded), run(target, Greedy(), made), strict=True):
+        assert one.stats.accepted_by_depth == other.stats.accepted_by_depth
+        assert one.tokens == other.tokens
+
+
+def test_another_target_is_refused(tmp_path):
+    write(tmp_path, random_heads.tiny_target())
+    with pytest.raises(BadInput, match="trained for another target: this one has other weights"):
+        Eagle.load(random_heads.tiny_target(seed=1), tmp_path)
+
+
+def test_a_step_that_was_given_up_is_asked_again():
+    target = random_heads.tiny_target()
+    drafter = Eagle(target, random_heads.eagle_network(target))
+
+    class Stuttering(Rehearsing):
+        def propose(self, jobs):
+            first, again = self.drafter.propose(jobs), self.drafter.propose(jobs)
+            assert [tree.tokens for tree in again] == [tree.tokens for tree in first]
+            return again
+
+    plain = [c.tokens for c in run(target, Greedy(), None, prompts=[[3, 4], LONG])]
+    watched = Stuttering(drafter, random_heads.eagle_network(target))
+    assert [c.tokens for c in run(target, Greedy(), watched, prompts=[[3, 4], LONG])] == plain
+
+
+def test_the_best_nodes_are_a_tree():
+    tree = TokenTree([0], [-1], [1.0])
+    a = tree.add(1, 0, 0.5)
+    b = tree.add(2, 0, 0.4)
+    tree.add(3, b, 0.1)
+    tree.add(4, a, 0.9)
+    kept = best_nodes(tree, 3)
+    assert (kept.tokens, kept.parents) == ([0, 1, 2, 4], [-1, 0, 0, 1])
+    assert best_nodes(tree, 4) is tree
