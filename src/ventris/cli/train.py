@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -52,12 +53,17 @@ def hydra(settings: HydraSettings) -> None:
 
 
 def _run(run: Callable[..., Trained], settings: TrainSettings) -> None:
-    command = shlex.join(["ventris", *sys.argv[1:]])
+    command = shlex.join(["ventris", *map(_without_folder, sys.argv[1:])])
     with _progress() as progress:
         trained = run(settings, progress, command)
     shares = " ".join(f"{share:.3f}" for share in trained.acceptance)
     console().print(f"held-out acceptance by depth: {shares}", highlight=False)
     error_console().print(f"the checkpoint is in {settings.out}", style="dim", markup=False, soft_wrap=True)
+
+
+def _without_folder(argument: str) -> str:
+    """An argument as a model card may show it: where files lie on this machine is nobody else's business."""
+    return Path(argument).name if argument.startswith(("/", "~", ".")) else argument
 
 
 def _read(model: type[TrainSettings], given: Mapping[str, Any]) -> TrainSettings:

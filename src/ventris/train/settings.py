@@ -78,6 +78,7 @@ class TrainSettings(BaseModel):
     final_rate: float = Field(0.05, ge=0, le=1, description="last learning rate as a share of the peak")
     warmup: int = Field(40, ge=0, description="steps of linear warm-up")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of matrices")
+    bfloat16: bool = Field(False, description="round the products of training to bfloat16")
     clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
     held_out: float = Field(0.05, gt=0, lt=1, description="share of the prompts kept for measuring")
     evaluate_every: int = Field(200, ge=1, description="steps between measurements on held-out text")

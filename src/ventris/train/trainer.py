@@ -112,7 +112,8 @@ def _step(
     devices = [torch.cuda.current_device()] if batch.tokens.is_cuda else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)  # for dropout
-        loss = objective.loss(batch, torch.Generator().manual_seed(seed))
+        with torch.autocast(batch.tokens.device.type, torch.bfloat16, settings.bfloat16):
+            loss = objective.loss(batch, torch.Generator().manual_seed(seed))
         if loss.requires_grad:  # not if no window of the batch holds an answer long enough
             torch.autograd.backward(loss)
     for parameter in objective.network.parameters():
