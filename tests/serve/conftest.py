@@ -18,7 +18,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = write_tiny_model(tmp_path_factory.mktemp("serve") / "tiny")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VENTRIS_CACHE", str(folder.parent / "cache"))
-        loaded = ventris.model.load(str(folder), "float32", "auto", "cpu", threads=1)
+        loaded = ventris.model.load(str(folder), "float32", "torch", "cpu", threads=1)
         loaded.cost_curve()
         return loaded
 

@@ -286,3 +286,57 @@ def test_a_shared_beginning_is_read_once(client: OpenAI) -> None:
     ask(client, text + "a")
     again = ask(client, text + "b")
     assert again.usage.prompt_tokens_details.cached_tokens >= len(text)
+
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "how it is outside",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Rome", "Oslo"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_tools_are_called_in_their_form(client: OpenAI) -> None:
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+        fields = {"tools": [WEATHER], "tool_choice": choice, "parallel_tool_calls": False, "max_tokens": 150}
+        answer = ask(client, "hello", **fields).choices[0]
+        assert answer.finish_reason == "tool_calls"
+        (call,) = answer.message.tool_calls
+        assert answer.message.content is None
+        assert (call.type, call.function.name) == ("function", "weather")
+        assert json.loads(call.function.arguments)["city"] in ("Rome", "Oslo")
+        names, arguments, finish, text = "", "", None, ""
+        for piece in ask(client, "hello", stream=True, **fields):
+            delta = piece.choices[0].delta
+            for part in delta.tool_calls or ():
+                assert part.index == 0
+                names += part.function.name
+                arguments += part.function.arguments
+            text += delta.content or ""
+            finish = piece.choices[0].finish_reason or finish
+        assert (names, arguments, finish, text) == ("weather", call.function.arguments, "tool_calls", "")
+        # The call and what the tool said may be sent back.
+        history = [
+            {"role": "user", "content": "hello"},
+            answer.message.model_dump(exclude_none=True),
+            {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
+        ]
+        again = client.chat.completions.create(
+            model=NAME, messages=history, tools=[WEATHER], tool_choice="none", max_tokens=5, temperature=0
+        )
+        assert again.choices[0].message.tool_calls is None
+
+
+def test_tools_may_be_left_alone(client: OpenAI) -> None:
+    answer = ask(client, "hello", tools=[WEATHER], max_tokens=12)
+    pieces = list(ask(client, "hello", tools=[WEATHER], max_tokens=12, stream=True))
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    assert text == answer.choices[0].message.content
+    assert answer.choices[0].finish_reason in ("stop", "length")

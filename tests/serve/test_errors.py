@@ -13,6 +13,7 @@ from ventris.engine.errors import BrokenModel
 from ventris.serve.errors import ApiError, refusal
 
 CHAT = "/v1/chat/completions"
+TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 
 WRONG: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": []}, "messages", "invalid_value"),
@@ -63,6 +64,19 @@ WRONG: list[tuple[dict[str, Any], str | None, str]] = [
         "invalid_value",
     ),
     ({"messages": [{"role": "user", "content": "x" * 30_000}]}, "messages", "context_length_exceeded"),
+    ({"tool_choice": "auto"}, "tool_choice", "invalid_value"),
+    (
+        {"tools": [{"type": "function", "function": {"name": "a b"}}]},
+        "tools.0.function.name",
+        "invalid_value",
+    ),
+    (
+        {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}},
+        "tool_choice",
+        "invalid_value",
+    ),
+    ({"tools": TOOLS * 2}, "tools", "invalid_value"),
+    ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format", "invalid_value"),
 ]
 
 

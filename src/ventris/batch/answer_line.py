@@ -73,7 +73,7 @@ async def _answer(service: Service, url: str, given: Json, key: str) -> Json:
         raise refusal(error) from error
     finally:
         conversation.cancel()
-    answer = answer_kind(service.name, service.texts, service.fingerprint, False)
+    answer = service.answer(answer_kind, requests, traced=False)
     answer.id, answer.created = f"{answer.prefix}-{key}", 0
     return _settled(answer.whole(completions))
 

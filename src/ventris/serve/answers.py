@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from time import time
@@ -15,6 +17,8 @@ from ventris.serve.job import Update
 from ventris.trace_page.data import page_data, step_data
 
 if TYPE_CHECKING:
+    from ventris.guide.call_format import CallStream, ToolCall
+    from ventris.guide.tool_calls import ToolCalls
     from ventris.models.tokenizer import Tokenizer
 
 IMPOSSIBLE = -9999.0
@@ -54,19 +58,28 @@ class Answer(ABC):
         texts: How tokens are written.
         fingerprint: Changes when answers to the same request may change.
         traced: Whether the client asked for a trace.
+        tools: Reads calls out of the text, where the answer may have some.
     """
 
     object: str
     chunk_object: str
     prefix: str
 
-    def __init__(self, model: str, texts: TokenTexts, fingerprint: str, traced: bool) -> None:
+    def __init__(
+        self,
+        model: str,
+        texts: TokenTexts,
+        fingerprint: str,
+        traced: bool,
+        tools: ToolCalls | None = None,
+    ) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time())
         self.model = model
         self.texts = texts
         self.fingerprint = fingerprint
         self.traced = traced
+        self.tools = tools
 
     # Whole.
 
@@ -159,13 +172,49 @@ class ChatAnswer(Answer):
     chunk_object = "chat.completion.chunk"
     prefix = "chatcmpl"
 
+    def __init__(
+        self,
+        model: str,
+        texts: TokenTexts,
+        fingerprint: str,
+        traced: bool,
+        tools: ToolCalls | None = None,
+    ) -> None:
+        super().__init__(model, texts, fingerprint, traced, tools)
+        self._streams: dict[int, CallStream] = {}
+        self._calls: Counter[int] = Counter()
+
     def _choice(self, index: int, completion: Completion) -> Json:
+        message: Json = {"role": "assistant", "content": completion.text, "refusal": None}
+        finish: str | None = completion.finish_reason
+        if self.tools is not None:
+            answer = self.tools.read(completion.text)
+            if answer.calls:
+                message["content"] = answer.content or None
+                message["tool_calls"] = self._written(index, answer.calls)
+                finish = "tool_calls" if finish == "stop" else finish
         return {
             "index": index,
-            "message": {"role": "assistant", "content": completion.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(completion.logprobs),
-            "finish_reason": completion.finish_reason,
+            "finish_reason": finish,
         }
+
+    def _written(self, index: int, calls: Sequence[ToolCall]) -> list[Json]:
+        """Calls as OpenAI writes them; their ids are those of the answer with their number behind it."""
+        first = self._calls[index]
+        self._calls[index] += len(calls)
+        return [
+            {
+                "id": f"call_{self.id.rpartition('-')[2]}_{index}_{number}",
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": json.dumps(call.arguments, ensure_ascii=False),
+                },
+            }
+            for number, call in enumerate(calls, first)
+        ]
 
     def opening(self, choices: int) -> list[Json]:
         delta = {"role": "assistant", "content": "", "refusal": None}
@@ -179,12 +228,34 @@ class ChatAnswer(Answer):
 
     def _delta(self, update: Update, finish: str | None) -> Json:
         scored = update.logprobs if update.completion.logprobs is not None else None
+        delta: Json = {"content": update.text} if update.text or not finish else {}
+        if self.tools is not None:
+            delta, finish = self._delta_with_calls(self.tools, update, finish)
         return {
             "index": update.index,
-            "delta": {"content": update.text} if update.text or not finish else {},
+            "delta": delta,
             "logprobs": self._logprobs(scored) if scored else None,
             "finish_reason": finish,
         }
+
+    def _delta_with_calls(
+        self, tools: ToolCalls, update: Update, finish: str | None
+    ) -> tuple[Json, str | None]:
+        """Text as soon as it cannot begin a call, and calls when they are whole."""
+        stream = self._streams.setdefault(update.index, tools.stream())
+        found = list(stream.push(update.text))
+        if update.finished:
+            found += stream.finish()
+        delta: Json = {}
+        if text := "".join(item for item in found if isinstance(item, str)):
+            delta["content"] = text
+        first = self._calls[update.index]
+        if calls := [item for item in found if not isinstance(item, str)]:
+            written = self._written(update.index, calls)
+            delta["tool_calls"] = [{"index": n, **call} for n, call in enumerate(written, first)]
+        if finish == "stop" and self._calls[update.index]:
+            finish = "tool_calls"
+        return delta, finish
 
     def _logprobs(self, scored: Sequence[TokenLogprob] | None) -> Json | None:
         if scored is None:
@@ -215,8 +286,15 @@ class TextAnswer(Answer):
     chunk_object = "text_completion"
     prefix = "cmpl"
 
-    def __init__(self, model: str, texts: TokenTexts, fingerprint: str, traced: bool) -> None:
-        super().__init__(model, texts, fingerprint, traced)
+    def __init__(
+        self,
+        model: str,
+        texts: TokenTexts,
+        fingerprint: str,
+        traced: bool,
+        tools: ToolCalls | None = None,
+    ) -> None:
+        super().__init__(model, texts, fingerprint, traced, tools)
         self._length: dict[int, int] = {}
 
     def _choice(self, index: int, completion: Completion) -> Json:

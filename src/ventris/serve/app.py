@@ -189,7 +189,7 @@ async def _answer(
         raise
     if service.settings.log_prompts:
         note["body"] = body.model_dump(exclude_unset=True)
-    answer = kind(service.name, service.texts, service.fingerprint, body.ventris.trace)
+    answer = service.answer(kind, requests, body.ventris.trace)
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         events = _events(conversation, answer, usage, note)

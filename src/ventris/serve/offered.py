@@ -12,7 +12,9 @@ from ventris.guide.limits import Limits
 from ventris.parts import PartSpec, available, build_drafter, build_one, parse, part_class, read_options
 
 if TYPE_CHECKING:
+    from ventris.guide.call_format import CallStyle
     from ventris.guide.hard import HardGuide
+    from ventris.guide.tool_calls import ToolCalls
     from ventris.model import Model
 
 DRAFTERS = frozenset({"ngram"})
@@ -109,6 +111,26 @@ class Offered:
             # More than one line: never the name of a file.
             given["source"] += "\n"
         return self._made_guide(name, given)
+
+    def tool_calls(
+        self, tools: Sequence[Mapping[str, Any]], choice: str, parallel: bool, strict: bool
+    ) -> ToolCalls:
+        """The guide for an answer that may call tools, in the way that the model was trained for.
+
+        A model whose chat template knows no tools is told of them in a system message.
+
+        Raises:
+            BadInput: naming the tool and what is wrong with it.
+        """
+        from ventris.guide.call_format import format_of
+        from ventris.guide.tool_calls import ToolCalls
+
+        style: CallStyle | None = None
+        try:
+            format_of(self._model.tokenizer)  # type: ignore[arg-type]  # says itself that there is none
+        except BadInput:
+            style = "hermes"
+        return ToolCalls(tools, choice, parallel=parallel, style=style, strict=strict, limits=self.limits)
 
     def describe(self) -> dict[str, Any]:
         """What a client may ask for, as JSON values."""

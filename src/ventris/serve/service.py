@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import VentrisError
 from ventris.engine.request import Completion, Request
-from ventris.serve.answers import TokenTexts
+from ventris.serve.answers import Answer, TokenTexts
 from ventris.serve.errors import ApiError
 from ventris.serve.job import Job, Update
 from ventris.serve.keys import ApiKeys
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ventris.serve")
 
 Result = TypeVar("Result")
+AnswerT = TypeVar("AnswerT", bound=Answer)
 
 
 class Service:
@@ -140,7 +141,9 @@ class Service:
             raise ApiError(404, message, "model_not_found", "model")
         if self.scheduler.draining:
             raise shutting_down()
-        guided = bool(body.ventris.guides) or getattr(body, "response_format", None) is not None
+        guided = bool(body.ventris.guides) or (
+            isinstance(body, ChatRequest) and bool(body.response_format or body.tools)
+        )
         return await self.aside(partial(self._prepare, body, holder), slow=guided)
 
     def _prepare(self, body: AnswerRequest, holder: str) -> list[Request]:
@@ -154,6 +157,13 @@ class Service:
             # With keys, nobody learns from the time what others asked.
             request.prefix_scope = holder if self.keys else ""
         return requests
+
+    def answer(self, kind: type[AnswerT], requests: Sequence[Request], traced: bool) -> AnswerT:
+        """A response to requests that :meth:`prepare` gave, still empty."""
+        from ventris.guide.tool_calls import ToolCalls
+
+        tools = next((guide for guide in requests[0].guides if isinstance(guide, ToolCalls)), None)
+        return kind(self.name, self.texts, self.fingerprint, traced, tools)
 
     async def aside(self, work: Callable[[], Result], slow: bool = False) -> Result:
         """Run something that takes long on another thread."""

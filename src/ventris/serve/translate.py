@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from ventris.serve.requests import AnswerRequest, ChatRequest, CompletionRequest
 from ventris.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
+    from ventris.guide.tool_calls import ToolCalls
     from ventris.model import Model
 
 COMPLETION_TOKENS = 16
@@ -55,15 +57,14 @@ class Translator:
         Raises:
             ApiError: naming the field that cannot be used.
         """
-        if body.tools or body.tool_choice not in (None, "none"):
-            raise ApiError(400, "tools are not supported by this server", "unsupported", "tools")
+        tools = self._tools(body)
         longest = body.max_completion_tokens or body.max_tokens
         settings = self._sampling(body, longest, CHAT_TOKENS)
         if body.logprobs:
             settings["logprobs"] = body.top_logprobs or 0
-        settings["guides"] = [*self._form(body), *self._guides(body.ventris)] or settings.get("guides")
-        prompt = self._conversation(body.messages)
-        return self._requests([prompt], body, settings)
+        guides = [*([tools] if tools else self._form(body)), *self._guides(body.ventris)]
+        settings["guides"] = guides or settings.get("guides")
+        return self._requests([self._conversation(body.messages, tools)], body, settings)
 
     def completion(self, body: CompletionRequest) -> list[Request]:
         """Requests for ``n`` answers to each prompt.
@@ -79,14 +80,16 @@ class Translator:
 
     # Prompts.
 
-    def _conversation(self, messages: Sequence[Message]) -> list[int]:
+    def _conversation(self, messages: Sequence[Message], tools: ToolCalls | None) -> list[int]:
         tokenizer = self.model.tokenizer
         if tokenizer is None or not tokenizer.has_chat_template:
             raise ApiError(
                 400, "this model has no chat template; use /v1/completions", "unsupported", "messages"
             )
         try:
-            return tokenizer.chat([_plain_message(message) for message in messages])
+            known = any("tool_calls" in text for text in tokenizer.facts.chat_templates.values())
+            plain = [_plain_message(message, known) for message in messages]
+            return tools.prompt(tokenizer, plain) if tools else tokenizer.chat(plain)
         except Exception as error:
             raise refusal(error, "messages") from error
 
@@ -155,6 +158,33 @@ class Translator:
         except Exception as error:
             raise refusal(error, "ventris.guides") from error
 
+    def _tools(self, body: ChatRequest) -> ToolCalls | None:
+        """The guide for calls; ``None`` if there are to be none."""
+        choice = body.tool_choice or ("auto" if body.tools else "none")
+        if choice == "none":
+            return None
+        if not body.tools:
+            raise ApiError(400, "tool_choice needs tools to choose from", "invalid_value", "tool_choice")
+        if body.response_format is not None and body.response_format.type != "text":
+            raise ApiError(
+                400, "tools and a response_format exclude each other", "invalid_value", "response_format"
+            )
+        named = choice if isinstance(choice, str) else choice.function.name
+        functions = [tool.function for tool in body.tools]
+        if not isinstance(choice, str) and named not in [function.name for function in functions]:
+            raise ApiError(400, f"there is no tool {named!r} to call", "invalid_value", "tool_choice")
+        if any(function.name in ("auto", "required") for function in functions):
+            raise ApiError(400, "a tool must not be named 'auto' or 'required'", "invalid_value", "tools")
+        try:
+            return self.offered.tool_calls(
+                [function.model_dump(exclude={"strict"}, exclude_none=True) for function in functions],
+                named,
+                parallel=body.parallel_tool_calls is not False,
+                strict=any(function.strict for function in functions),
+            )
+        except Exception as error:
+            raise refusal(error, "tools") from error
+
     def _form(self, body: ChatRequest) -> list[Any]:
         form = body.response_format
         if form is None or form.type == "text":
@@ -190,8 +220,7 @@ class Translator:
                 for choice in range(body.n)
             ]
         except Exception as error:
-            form = isinstance(body, ChatRequest) and body.response_format is not None
-            raise refusal(error, "response_format" if form else None) from error
+            raise refusal(error, _guided_by(body)) from error
         if body.ventris.guarantee == "exact" and not made[0].guarantee().exact:
             raise ApiError(400, made[0].guarantee().statement, "no_such_guarantee", "ventris.guarantee")
         return made
@@ -208,8 +237,19 @@ class Translator:
             )
 
 
-def _plain_message(message: Message) -> dict[str, Any]:
-    """A message as chat templates read it."""
+def _guided_by(body: AnswerRequest) -> str | None:
+    """The field that is to blame if a guide cannot be compiled."""
+    if body.ventris.guides or not isinstance(body, ChatRequest):
+        return None
+    return "tools" if body.tools else "response_format" if body.response_format else None
+
+
+def _plain_message(message: Message, knows_calls: bool) -> dict[str, Any]:
+    """A message as chat templates read it.
+
+    Args:
+        knows_calls: The template writes calls of earlier turns; otherwise they become text.
+    """
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
@@ -221,7 +261,26 @@ def _plain_message(message: Message) -> dict[str, Any]:
     if message.name is not None:
         plain["name"] = message.name
     if message.tool_calls:
-        plain["tool_calls"] = [call.model_dump() for call in message.tool_calls]
+        calls = [
+            {"name": call.function.name, "arguments": _arguments(call.function.arguments)}
+            for call in message.tool_calls
+        ]
+        if knows_calls:
+            plain["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": function}
+                for call, function in zip(message.tool_calls, calls, strict=True)
+            ]
+        else:
+            told = [f"<tool_call>\n{json.dumps(c, ensure_ascii=False)}\n</tool_call>" for c in calls]
+            plain["content"] = "\n".join(filter(None, [plain["content"], *told]))
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     return plain
+
+
+def _arguments(text: str) -> Any:
+    """Arguments as templates write them: JSON where they are JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -32,7 +32,12 @@ WARM_SHARE = 0.2
 """Of the time, for memory to reach its level."""
 
 MOST_GROWTH = 0.05
-LONGEST_ANSWER = 48
+LENGTHS = (1, 5, 17, 40)
+"""Of answers, in tokens. Few, as each prompt is answered once more at each length to check the others."""
+
+SHARES = (0.3, 0.7, 1.0)
+"""Of the words of a prompt."""
+
 SETTLE_SECONDS = 30.0
 
 NONSENSE = (
@@ -136,8 +141,7 @@ def run_soak(settings: ServingSettings, progress: Progress) -> SoakReport:
             soak.problems.append(f"the server has ended: {' '.join(server.lines)[-500:]}")
         soak.problems += [f"the client {thread.name} hangs" for thread in threads if thread.is_alive()]
         stuck = _stuck(client) if server.alive else 0
-    progress("checking the answers", int(length), int(length))
-    checked, wrong = _check(exact, soak.answers)
+    checked, wrong = _check(exact, soak.answers, progress)
     return SoakReport(
         seconds=time.monotonic() - started,
         did=dict(soak.did),
@@ -166,11 +170,11 @@ def _live(soak: _Soak, chance: random.Random, end: float) -> None:
 
 def _random_body(soak: _Soak, chance: random.Random) -> dict[str, Any]:
     words = chance.choice(soak.prompts).split()
-    prompt = " ".join(words[: chance.randint(1, max(len(words), 2))])
+    prompt = " ".join(words[: int(len(words) * chance.choice(SHARES)) or 1])
     return {
         "model": soak.name,
         "messages": [{"role": "user", "content": prompt}],
-        "max_tokens": chance.randint(1, LONGEST_ANSWER),
+        "max_tokens": chance.choice(LENGTHS),
         "temperature": 0,
         "ventris": {"draft": chance.choice(["none", "ngram"])},
     }
@@ -258,12 +262,15 @@ def _stuck(client: Client) -> int:
     return left
 
 
-def _check(settings: ServingSettings, answers: dict[str, tuple[dict[str, Any], set[str]]]) -> tuple[int, int]:
+def _check(
+    settings: ServingSettings, answers: dict[str, tuple[dict[str, Any], set[str]]], progress: Progress
+) -> tuple[int, int]:
     from ventris.model import load
 
     model: Model = load(settings.model, "float32", settings.kernels, threads=settings.threads)  # type: ignore[arg-type]
     wrong = 0
-    for request, texts in answers.values():
+    for number, (request, texts) in enumerate(answers.values()):
+        progress("checking the answers", number, len(answers))
         alone = model.generate(request["messages"], max_new_tokens=request["max_new_tokens"])
         wrong += texts != {alone.text}
     return len(answers), wrong
