@@ -17,8 +17,9 @@ import torch
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
 from ventris.train import run as training
+from ventris.train.eagle import train_eagle
 from ventris.train.run import train_hydra, train_medusa
-from ventris.train.settings import HydraSettings, MedusaSettings, read_settings
+from ventris.train.settings import EagleSettings, HydraSettings, MedusaSettings, read_settings
 from ventris.train.trainer import learning_rate
 
 METHODS = {
@@ -26,6 +27,8 @@ METHODS = {
     "medusa with own rows": (train_medusa, MedusaSettings, {"own_rows": True}),
     "hydra": (train_hydra, HydraSettings, {"variant": "hydra"}),
     "hydra++": (train_hydra, HydraSettings, {"dropout": 0.1}),
+    "eagle": (train_eagle, EagleSettings, {}),
+    "eagle in bfloat16": (train_eagle, EagleSettings, {"bfloat16": True}),
 }
 
 
@@ -93,7 +96,7 @@ def weights(given: dict, out: str) -> bytes:
     return (Path(out) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["medusa", "hydra++"])
+@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle"])
 def test_ten_interruptions_change_no_bit(method, given):
     whole = given["out"] + "-whole"
     trained(method, given, out=whole)
@@ -167,7 +170,7 @@ def test_a_target_that_changes_is_noticed(given, monkeypatch):
 
 def test_methods_share_texts_and_hidden_states(given):
     said: list[str] = []
-    for method in ("medusa", "hydra"):
+    for method in ("medusa", "hydra", "eagle"):
         trained(method, given, out=f"{given['out']}-{method}")
     cache = Path(given["cache"])
     stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}

@@ -15,7 +15,13 @@ import typer
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
-from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings, read_settings
+from ventris.train.settings import (
+    EagleSettings,
+    HydraSettings,
+    MedusaSettings,
+    TrainSettings,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from ventris.train.texts import Progress
@@ -30,7 +36,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True, help="Train a drafter for a target, from the target's own answers."
     )
-    for command, settings in ((medusa, MedusaSettings), (hydra, HydraSettings)):
+    for command, settings in ((medusa, MedusaSettings), (hydra, HydraSettings), (eagle, EagleSettings)):
         fields = tuple(option_fields(settings, _panel))
         group.command(command.__name__)(
             with_options(command, "settings", fields, (), partial(_read, settings))
@@ -50,6 +56,13 @@ def hydra(settings: HydraSettings) -> None:
     from ventris.train.run import train_hydra
 
     _run(train_hydra, settings)
+
+
+def eagle(settings: EagleSettings) -> None:
+    """EAGLE-3: one decoder layer over three layers of the target, going on from its own features."""
+    from ventris.train.eagle import train_eagle
+
+    _run(train_eagle, settings)
 
 
 def _run(run: Callable[..., Trained], settings: TrainSettings) -> None:

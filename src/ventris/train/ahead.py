@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ventris.draft.shortlist import NOT_LISTED
-from ventris.draft.vocabulary_head import VocabularyHead
 from ventris.train.losses import DistributionLoss, cross_entropy
 from ventris.train.windows import Batch
 
@@ -63,7 +62,7 @@ def look_ahead(
 def ahead_loss(
     states: Tensor,
     ahead: Ahead,
-    head: VocabularyHead,
+    logits_of: Callable[[int, Tensor], Tensor],
     teacher_rows: Tensor,
     normed: Tensor,
     loss: DistributionLoss | None,
@@ -73,6 +72,7 @@ def ahead_loss(
 
     Args:
         states: Head states, ``[K, n, d]``.
+        logits_of: Logits over the shortlist of rows of head k, ``[n, d] -> [n, shortlist]``.
         teacher_rows: The target's own vocabulary rows of the shortlist, ``[shortlist, d]``.
         normed: The target's final-normed rows, ``[B, L, d]``.
         loss: ``None`` for cross-entropy with the text.
@@ -82,7 +82,7 @@ def ahead_loss(
         learnt = ahead.valid[:, k] & (ahead.labels[:, k] != NOT_LISTED)
         if not bool(learnt.any()):
             continue
-        logits = head.one(k, state[learnt])
+        logits = logits_of(k, state[learnt])
         if loss is None:
             value = cross_entropy(logits, ahead.labels[learnt, k])
         else:

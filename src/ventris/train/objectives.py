@@ -19,7 +19,7 @@ from ventris.engine.target import Target
 from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead, ahead_loss, label_ranks, look_ahead
 from ventris.train.losses import find_loss
-from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings
+from ventris.train.settings import HeadSettings, HydraSettings, MedusaSettings
 from ventris.train.windows import Batch
 
 NetworkT = TypeVar("NetworkT", MedusaHeads, HydraHeads)
@@ -69,7 +69,7 @@ class _HeadObjective(Generic[NetworkT]):
         target: Target,
         head: TargetHead,
         shortlist: Shortlist,
-        settings: TrainSettings,
+        settings: HeadSettings,
     ) -> None:
         device = target.device
         self.network: NetworkT = network
@@ -91,7 +91,7 @@ class _HeadObjective(Generic[NetworkT]):
         return ahead_loss(
             states,
             ahead,
-            self.network.vocabulary,
+            self.network.vocabulary.one,
             self.teacher.rows,
             normed,
             self.distribution_loss,

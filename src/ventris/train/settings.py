@@ -63,9 +63,6 @@ class TrainSettings(BaseModel):
     answer_batch: int = Field(16, ge=1, description="prompts answered side by side")
 
     shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
-    own_rows: bool = Field(
-        False, description="train vocabulary rows for each head (the papers' form, larger)"
-    )
     heads: int = Field(4, ge=1, le=16, description="draft heads")
     loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
     decay: float = Field(0.8, gt=0, le=1, description="factor on the loss from head to head")
@@ -96,13 +93,21 @@ class TrainSettings(BaseModel):
         return Path(self.out).expanduser()
 
 
-class MedusaSettings(TrainSettings):
+class HeadSettings(TrainSettings):
+    """What methods with several heads share."""
+
+    own_rows: bool = Field(
+        False, description="train vocabulary rows for each head (the papers' form, larger)"
+    )
+
+
+class MedusaSettings(HeadSettings):
     """Medusa-1: heads on a frozen target."""
 
     layers: int = Field(1, ge=1, le=8, description="residual blocks of a head")
 
 
-class HydraSettings(TrainSettings):
+class HydraSettings(HeadSettings):
     """Hydra, and Hydra++ with its three additions."""
 
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
@@ -130,6 +135,14 @@ class HydraSettings(TrainSettings):
                 "loss": self.loss or ("soft_cross_entropy" if plus else "cross_entropy"),
             }
         )
+
+
+class EagleSettings(TrainSettings):
+    """EAGLE-3: one decoder layer that goes on from its own features."""
+
+    heads: int = Field(4, ge=1, le=16, description="guesses in a row that training rehearses")
+    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
 
 
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)
