@@ -146,6 +146,10 @@ def check_parts(
             check([other for other in parts if other is not part], sampling)
 
 
+MASKED = "masked and renormalised token by token"
+"""What a mask makes of a distribution; a guide that does otherwise says so in an attribute ``law``."""
+
+
 def guarantee_of(
     drafter: Drafter | None, verifier: Verifier, guides: Sequence[Guide], sampling: Sampling
 ) -> Guarantee:
@@ -153,8 +157,8 @@ def guarantee_of(
     guided = "the target's own distribution"
     if guides:
         guided = f"the target's distribution under {', '.join(guide.name for guide in guides)}"
-        if any(getattr(guide, "masks", False) for guide in guides):
-            guided += ", masked and renormalised token by token"
+        laws = {getattr(guide, "law", MASKED) for guide in guides if getattr(guide, "masks", False)}
+        guided += "".join(f", {law}" for law in sorted(laws))
     if not verifier.exact:
         return Guarantee(False, f"approximate: verifier {verifier.name!r} may depart from {guided}")
     if sampling.greedy:

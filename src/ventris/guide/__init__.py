@@ -1,5 +1,6 @@
 """Guides: what the distribution should be instead of the target's own."""
 
+from ventris.guide.aligned import Aligned
 from ventris.guide.call_format import CallStream, ToolAnswer, ToolCall, read_calls
 from ventris.guide.choice import Choice
 from ventris.guide.format import Format
@@ -13,6 +14,7 @@ from ventris.guide.tool_calls import ToolCalls
 from ventris.guide.words import Words
 
 __all__ = [
+    "Aligned",
     "CallStream",
     "Choice",
     "Format",
