@@ -15,7 +15,7 @@ import pytest
 from tests.batch.conftest import Start, Write, chat_line, text_line
 from ventris.cli.main import main
 
-SECONDS = 120
+SECONDS = 400
 """How long a test waits for what must happen at some time; nothing is measured by it."""
 
 

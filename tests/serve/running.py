@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 
 from ventris.model import Model
-from ventris.serve.app import create_app
+from ventris.playground import PAGE_PATHS, playground
+from ventris.serve.app import OPEN_PATHS, create_app
 from ventris.serve.keys import ApiKeys
 from ventris.serve.run import Server
 from ventris.serve.service import Service
@@ -127,7 +128,8 @@ def running(
     """Run a server until the block ends."""
     chosen = ServerSettings(**{"grace": 1.0, **settings})
     service = Service(model, NAME, chosen, defaults, ApiKeys(keys))
-    config = uvicorn.Config(create_app(service), port=0, log_config=None, access_log=False, lifespan="on")
+    app = create_app(service, [playground()], OPEN_PATHS | PAGE_PATHS)
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="on")
     server = Server(config, service)
     thread = Thread(target=server.run, daemon=True)
     thread.start()

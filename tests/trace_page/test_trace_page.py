@@ -285,7 +285,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast_is_enough(scheme: str) -> None:
-    css = files("ventris.trace_page").joinpath("page.css").read_text(encoding="utf-8")
+    css = files("ventris.trace_page").joinpath("base.css").read_text(encoding="utf-8")
     light, dark = css.split("@media screen", 1)
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", light if scheme == "light" else dark))
     grounds = [colours["ground"], colours["card"], colours["sunk"]]

@@ -110,7 +110,8 @@ def serve(
     loaded = load_for(asked.defaults)
     served = asked.server.served_name or Path(asked.defaults.model.model).name
     importing.join()
-    from ventris.serve.app import create_app
+    from ventris.playground import PAGE_PATHS, playground
+    from ventris.serve.app import OPEN_PATHS, create_app
     from ventris.serve.log import log_to
     from ventris.serve.run import serve as run
     from ventris.serve.service import Service
@@ -119,7 +120,8 @@ def serve(
     with phases("preparing the parts"):
         service.prepare_parts()
     log_to()
-    run(create_app(service), service)
+    pages = [playground()] if asked.server.playground else []
+    run(create_app(service, pages, OPEN_PATHS | PAGE_PATHS), service)
 
 
 def needs_packages(what: str = "the server") -> None:
@@ -137,7 +139,8 @@ def needs_packages(what: str = "the server") -> None:
 
 
 def _import_app() -> None:
-    import ventris.serve.app  # noqa: F401  # for its side effect on sys.modules
+    import ventris.playground
+    import ventris.serve.app  # noqa: F401  # both for their side effect on sys.modules
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,11 @@ from ventris.engine.request import Completion
 from ventris.trace_page.data import page_data
 from ventris.trace_page.text import ByteView, bytes_of, shares, to_html
 
+SHARED_STYLES = ("base.css", "tokens.css", "step_tree.css")
+SHARED_SCRIPTS = ("elements.js", "step_tree.js")
+STYLES = (*SHARED_STYLES, "page.css")
+SCRIPTS = (*SHARED_SCRIPTS, "page.js")
+
 
 def write_trace_page(
     completion: Completion,
@@ -59,13 +64,13 @@ def render_trace_page(
     data = page_data(completion, tokenizer)
     if prompt_text is None:
         prompt_text = "".join(shares([bytes_of(tokenizer, token) for token in completion.prompt]))
-    script = _asset("page.js")
+    script = "".join(map(asset, SCRIPTS))
     guarantee = data["guarantee"]
-    return Template(_asset("page.html")).substitute(
+    return Template(asset("page.html")).substitute(
         title=escape(title),
         # Token text is untrusted. All of it is escaped; the policy stops any other script all the same.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        css=_asset("page.css"),
+        css="".join(map(asset, STYLES)),
         badge=_badge(guarantee["exact"], guarantee["statement"]) if guarantee else "",
         legend=_legend(data["sources"]),
         prompt=to_html(prompt_text),
@@ -75,7 +80,8 @@ def render_trace_page(
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of this package, which other pages may share."""
     return files("ventris.trace_page").joinpath(name).read_text(encoding="utf-8")
 
 
