@@ -33,7 +33,7 @@ def test_it_trains_and_says_how_well(given):
 
 
 def test_help_lists_the_settings():
-    for method in ("medusa", "hydra"):
+    for method in ("medusa", "hydra", "eagle"):
         result = CliRunner().invoke(
             app(), ["train", method, "--help"], env={"COLUMNS": "160", "TERM": "dumb"}
         )

@@ -1,0 +1,1 @@
+"""Checkpoints of drafters in the forms that other engines load."""

@@ -1,0 +1,70 @@
+"""Medusa in the form that vLLM up to 0.32 loads. It drafts a chain of best guesses there, no tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.export.folder import write_folder
+from ventris.models.source import resolve
+
+
+def export_medusa(checkpoint: Path, folder: Path, target: str) -> None:
+    """Write a Medusa checkpoint for vLLM.
+
+    Args:
+        checkpoint: Folder that ``ventris train medusa`` wrote.
+        folder: Where the files go.
+        target: Name, folder or ``.gguf`` of the target; its vocabulary rows go into the files where the
+            checkpoint leaves them to the target.
+
+    Raises:
+        BadInput: if ``checkpoint`` is none of Medusa, the target is not found, or ``folder`` is taken.
+    """
+    stored = HeadCheckpoint.load(checkpoint, "medusa")
+    network = MedusaHeads(**stored.sizes)
+    stored.fill(network)
+    vocabulary = network.vocabulary
+    if vocabulary.kind == "tied":
+        shortlist = Shortlist(vocabulary.ids, stored.target.vocab_size)
+        vocabulary.rows.copy_(TargetHead.of(resolve(target), shortlist).rows)
+    vocab_size = stored.target.vocab_size
+    write_folder(folder, medusa_config(network, vocab_size), medusa_tensors(network, vocab_size))
+
+
+def medusa_config(network: MedusaHeads, vocab_size: int) -> dict[str, Any]:
+    """The ``config.json``."""
+    return {
+        "model_type": "medusa",
+        "architectures": ["MedusaModel"],
+        "torch_dtype": "bfloat16",
+        "hidden_size": network.sizes["hidden"],
+        "vocab_size": vocab_size,
+        "truncated_vocab_size": len(network.vocabulary.ids),
+        "num_heads": network.sizes["heads"],
+        "num_hidden_layers": network.sizes["layers"],
+        "medusa_fc_bias": True,
+        "original_lm_head": network.vocabulary.kind != "own",
+    }
+
+
+def medusa_tensors(network: MedusaHeads, vocab_size: int) -> dict[str, Tensor]:
+    """The weights; heads that share their vocabulary rows store them once, as those of head 0."""
+    tensors: dict[str, Tensor] = {}
+    for layer, (weights, biases) in enumerate(zip(network.weight, network.bias, strict=True)):
+        for head, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            tensors[f"blocks.{head}.layers.{layer}.weight"] = weight.detach()
+            tensors[f"blocks.{head}.layers.{layer}.bias"] = bias[0].detach()
+    rows = network.vocabulary.rows.detach()
+    own = rows if rows.dim() == 3 else rows[None]
+    tensors |= {f"lm_heads.{head}.weight": matrix for head, matrix in enumerate(own)}
+    if len(network.vocabulary.ids) < vocab_size:
+        tensors["token_map"] = network.vocabulary.ids.to(torch.int64)
+    return tensors

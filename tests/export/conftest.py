@@ -1,0 +1,12 @@
+"""Random heads for tiny targets, from the drafters' own tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+for folder in ("torch_decoder", "draft"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
