@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from . import guided
 from .matrix import cells, outcome, render
 
 RATCHET = Path(__file__).with_name("ratchet.json")
@@ -22,7 +23,8 @@ def test_the_matrix_only_grows_and_the_page_tells_it() -> None:
     if os.environ.get("VENTRIS_UPDATE_MATRIX"):
         RATCHET.write_text(json.dumps({key: rank(r) for key, r in results.items()}, indent=0) + "\n")
         PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(render(results))
+        forms = {cell: guided.outcome(*cell) for cell in guided.cells()}
+        PAGE.write_text(render(results) + "\n" + guided.render(forms))
     known = json.loads(RATCHET.read_text())
     worse = [key for key, before in known.items() if key not in results or rank(results[key]) < before]
     assert not worse, f"{len(worse)} combinations got worse or vanished, such as {worse[:3]}"
@@ -34,3 +36,8 @@ def test_the_matrix_only_grows_and_the_page_tells_it() -> None:
 def test_most_of_the_matrix_works() -> None:
     known = json.loads(RATCHET.read_text())
     assert sum(value > 0 for value in known.values()) > 0.7 * len(known)
+
+
+def test_every_drafter_keeps_the_ids_under_every_form() -> None:
+    results = {cell: guided.outcome(*cell) for cell in guided.cells()}
+    assert guided.render(results) in PAGE.read_text()
