@@ -114,7 +114,8 @@ def run_soak(settings: ServingSettings, progress: Progress) -> SoakReport:
     assert settings.soak is not None
     length = 60 * settings.soak
     exact = settings.model_copy(update={"dtype": "float32", "streams": [settings.clients]})
-    arguments = [*server_arguments(exact), "--stall", "2"]
+    # Kept prefixes reach their bound during the warm-up if there is little room for them.
+    arguments = [*server_arguments(exact), "--stall", "2", "--prefix-mib", "64"]
     with served(arguments) as server:
         client = Client(server.url)
         name = client.ask("GET", "/v1/models")[1]["data"][0]["id"]
