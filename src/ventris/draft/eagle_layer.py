@@ -12,7 +12,7 @@ from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
-from ventris.models.stages import Stage, drafting_dtype, fast_stages, runs_natively, threads_of
+from ventris.models.stages import Stage, as_array, drafting_dtype, fast_stages, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
 
 
@@ -45,7 +45,7 @@ class EagleLayer:
 
     def fuse(self, rows: Tensor) -> Tensor:
         """The target's tapped rows side by side to the layer's input, ``[n, taps * d] -> [n, d]``."""
-        return self._fuse(rows)
+        return torch.from_numpy(self._fuse(as_array(rows))).to(rows.device)
 
     def read(self, batch: Sequence[Rows]) -> Read:
         """Run nodes whose ``embeddings`` are the rows that stand before their tokens."""

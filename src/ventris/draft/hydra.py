@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ventris.draft.head_drafter import HeadDrafter, TreeChoice
 from ventris.draft.head_tree import Path as TreePath
@@ -33,7 +32,8 @@ from ventris.engine.cache import KVCache
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
-from ventris.models.stages import most_probable_of_rows
+from ventris.models.native.rows import most_probable
+from ventris.models.stages import Array, as_array
 
 DYNAMIC_WIDTH = 4
 """Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
@@ -51,9 +51,9 @@ class _Seen:
         summary: g at the last position that has been summarised.
     """
 
-    fresh: list[Tensor] = field(default_factory=list)
+    fresh: list[Array] = field(default_factory=list)
     cache: KVCache | None = None
-    summary: Tensor | None = None
+    summary: Array | None = None
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Hydra(HeadDrafter):
     ) -> None:
         super().__init__(target, network, tree, nodes, choose)
         self._heads = FastHydra(network, target)
-        self._embedded = embedding_rows(target, self._ids)
+        self._embedded = as_array(embedding_rows(target, self._ids))
         self._place = {token: place for place, token in enumerate(self._ids)}
 
     @classmethod
@@ -129,7 +129,6 @@ class Hydra(HeadDrafter):
         if state.cache is not None:
             state.cache.release()
 
-    @torch.no_grad()
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         drafts = [self._begin(job) for job in jobs]
         able = [index for index, draft in enumerate(drafts) if draft.nodes and draft.depth]
@@ -148,10 +147,10 @@ class Hydra(HeadDrafter):
                 children.setdefault(path[:-1], []).append(confidence)
         return _Draft(job, self._root(job), nodes, depth, children)
 
-    def _summaries(self, states: Sequence[_Seen]) -> Tensor:
+    def _summaries(self, states: Sequence[_Seen]) -> Array:
         """g at the last committed position of each request, ``[n, d]``."""
         waiting = [state for state in states if state.fresh]
-        rows = [state.fresh[0] if len(state.fresh) == 1 else torch.cat(state.fresh) for state in waiting]
+        rows = [state.fresh[0] if len(state.fresh) == 1 else np.concatenate(state.fresh) for state in waiting]
         caches = [state.cache for state in waiting if state.cache is not None]
         if self._heads.prefix is not None and waiting:
             summaries = list(self._heads.prefix.last_rows(list(zip(caches, rows, strict=True))))
@@ -159,33 +158,33 @@ class Hydra(HeadDrafter):
             summaries = [row[-1] for row in rows]
         for state, summary in zip(waiting, summaries, strict=True):
             state.summary, state.fresh = summary, []
-        return torch.stack([state.summary for state in states if state.summary is not None])
+        return np.stack([state.summary for state in states if state.summary is not None])
 
-    def _grow(self, drafts: list[_Draft], frontier: list[_Node], summaries: Tensor) -> None:
+    def _grow(self, drafts: list[_Draft], frontier: list[_Node], summaries: Array) -> None:
         inputs = summaries
         for level, head in enumerate(self._heads.heads):
             tokens = [drafts[node.draft].tree.tokens[node.node] for node in frontier]
-            inputs = torch.cat([inputs, self._embed(tokens)], dim=-1)
+            inputs = np.concatenate([inputs, self._embed(tokens)], axis=1)
             offered = self._offer(drafts, frontier, head(inputs), level)
             frontier = [node for node, _ in offered]
             if not frontier:
                 return
             inputs = inputs[[parent for _, parent in offered]]
 
-    def _embed(self, tokens: Sequence[int]) -> Tensor:
+    def _embed(self, tokens: Sequence[int]) -> Array:
         """E of some tokens; nearly all are listed, and those of guesses always."""
         places = [self._place.get(token, -1) for token in tokens]
         if -1 in places:
-            return embedding_rows(self.target, tokens)
+            return as_array(embedding_rows(self.target, tokens))
         return self._embedded[places]
 
     def _offer(
-        self, drafts: list[_Draft], frontier: list[_Node], logits: Tensor, level: int
+        self, drafts: list[_Draft], frontier: list[_Node], logits: Array, level: int
     ) -> list[tuple[_Node, int]]:
         """Add the children of a frontier; return those to expand next with their parents' places in it."""
         measured = [drafts[node.draft].children.get(node.path, []) for node in frontier]
         width = DYNAMIC_WIDTH if self.dynamic else max(map(len, measured))
-        guesses = most_probable_of_rows(logits, width) if width else [[] for _ in frontier]
+        guesses = [most_probable(row, width) if width else [] for row in logits]
         offered: list[tuple[_Node, int]] = []
         for place, (node, guessed) in enumerate(zip(frontier, guesses, strict=True)):
             draft = drafts[node.draft]

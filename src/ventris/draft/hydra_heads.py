@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ventris.draft.prefix_attention import CachedPrefix, PrefixAttention, PrefixSizes
-from ventris.draft.target_head import rms_norm
 from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
 from ventris.engine.target import Target
-from ventris.models.stages import Form, Stage, fast_stages, runs_natively
+from ventris.models.stages import Array, Form, Stage, as_array, fast_stages, rms_norm_rows
 
 
 class HydraHeads(nn.Module):
@@ -121,18 +119,12 @@ class FastHydra:
         ]
         self.heads = fast_stages(target, chains)
         self.prefix = CachedPrefix(network.prefix, target) if network.prefix else None
-        self._native = runs_natively(target)
-        self._norm = network.vocabulary.norm.to(target.device)
+        self._norm = as_array(network.vocabulary.norm)
         self._eps = network.vocabulary.eps
 
-    def normed(self, hidden: Tensor) -> Tensor:
-        """Final-normed rows of the target's last-layer outputs, float32 ``[n, d]``."""
-        if not self._native:
-            return rms_norm(hidden, self._norm, self._eps)
-        # A prompt's rows would wake torch's threads, which then stand in the way of the native ones.
-        rows = hidden.numpy()
-        scale = 1 / np.sqrt(np.einsum("nd,nd->n", rows, rows) / rows.shape[1] + np.float32(self._eps))
-        return torch.from_numpy(rows * scale[:, None] * self._norm.numpy())
+    def normed(self, hidden: Tensor) -> Array:
+        """Final-normed rows of the target's last-layer outputs, ``[n, d]``."""
+        return rms_norm_rows(as_array(hidden), self._norm, self._eps)
 
 
 def _stage(block: Any, form: Form) -> Stage:

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ventris.draft.head_drafter import HeadDrafter, TreeChoice
 from ventris.draft.head_tree import LARGEST_TREE, Planned, StaticTree, grow_from_accuracies, plan
@@ -27,7 +26,8 @@ from ventris.draft.medusa_heads import FastMedusa, MedusaHeads
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
-from ventris.models.stages import most_probable_of_rows
+from ventris.models.native.rows import most_probable
+from ventris.models.stages import Array, as_array
 
 RANKS = 10
 """Guesses of a head that may enter the tree."""
@@ -37,7 +37,7 @@ RANKS = 10
 class _LastRow:
     """The target's last-layer output at the last committed position that it has seen."""
 
-    hidden: Tensor | None = None
+    hidden: Array | None = None
 
 
 class Medusa(HeadDrafter):
@@ -68,7 +68,7 @@ class Medusa(HeadDrafter):
 
     def observe(self, state: _LastRow, commit: Commit) -> None:
         # The heads run here at no row but the last one, and only if a draft is asked for: see propose.
-        state.hidden = commit.hidden[self.target.num_layers][-1]
+        state.hidden = as_array(commit.hidden[self.target.num_layers])[-1]
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         trees = [self._root(job) for job in jobs]
@@ -78,8 +78,8 @@ class Medusa(HeadDrafter):
             if job.state.hidden is not None and min(job.budget.nodes, job.budget.depth) > 0
         ]
         if able:
-            logits = self._heads.logits(torch.stack([jobs[index].state.hidden for index in able]))
-            guesses = most_probable_of_rows(logits, RANKS)
+            logits = self._heads.logits(np.stack([jobs[index].state.hidden for index in able]))
+            guesses = [most_probable(row, RANKS) for row in logits]
             for place, index in enumerate(able):
                 own = guesses[place * self._heads.heads : (place + 1) * self._heads.heads]
                 self._plant(jobs[index], trees[index], own)

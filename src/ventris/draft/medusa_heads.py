@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
 from ventris.engine.target import Target
-from ventris.models.stages import InputNorm, Stage, fast_stages
+from ventris.models.stages import Array, InputNorm, Stage, fast_stages
 
 
 class MedusaHeads(nn.Module):
@@ -84,7 +85,7 @@ class FastMedusa:
         chains = [[*blocks, last] for blocks, last in zip(deeper, projections, strict=True)]
         self.branches = fast_stages(target, chains)
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Array) -> Array:
         """Logits over the shortlist of the target's last-layer outputs, ``[n, d] -> [n * K, shortlist]``.
 
         The K rows of one input stand together.
@@ -92,6 +93,6 @@ class FastMedusa:
         trunk = self.trunk(hidden)
         if self.branches is None:
             return trunk
-        states = trunk.view(len(hidden), self.heads, -1)
+        states = trunk.reshape(len(hidden), self.heads, -1)
         parts = [branch(states[:, head]) for head, branch in enumerate(self.branches)]
-        return torch.stack(parts, dim=1).flatten(0, 1)
+        return np.stack(parts, axis=1).reshape(len(trunk), -1)

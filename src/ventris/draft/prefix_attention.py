@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ventris.draft.target_head import rms_norm
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables
-from ventris.models.stages import drafting_dtype, runs_natively, threads_of
+from ventris.models.stages import Array, as_array, drafting_dtype, rms_norm_rows, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
 
 
@@ -144,25 +144,28 @@ class CachedPrefix:
         if runs_natively(target):
             from ventris.models.native import NativeDecoder
 
+            self.dtype = torch.float32
             self.decoder = NativeDecoder.from_weights(config, weights, "int8", threads_of(target), 8)
         else:
-            self.decoder = TorchDecoder(config, weights, drafting_dtype(target.device), target.device)
-        self.norm = weights["model.norm.weight"].to(target.device)
+            self.dtype = drafting_dtype(target.device)
+            self.decoder = TorchDecoder(config, weights, self.dtype, target.device)
+        self.norm = as_array(weights["model.norm.weight"])
         self.eps = config.norm_eps
 
     def new_cache(self, capacity: int, ledger: MemoryLedger) -> KVCache:
         return self.decoder.new_cache(capacity, ledger, "hydra prefix")
 
-    def last_rows(self, fresh: Sequence[tuple[KVCache, Tensor]]) -> Tensor:
-        """Append committed rows to each cache and return g at the last of them, float32 ``[n, d]``.
+    def last_rows(self, fresh: Sequence[tuple[KVCache, Array]]) -> Array:
+        """Append committed rows to each cache and return g at the last of them, ``[n, d]``.
 
         Args:
             fresh: For each request its cache and final-normed rows ``[new, d]``, at least one.
         """
         batch = [Rows(cache, [0] * len(rows), range(-1, len(rows) - 1), wanted=()) for cache, rows in fresh]
-        hidden = fresh[0][1] if len(fresh) == 1 else torch.cat([rows for _, rows in fresh])
+        rows = fresh[0][1] if len(fresh) == 1 else np.concatenate([rows for _, rows in fresh])
+        hidden = torch.from_numpy(rows).to(self.decoder.device, self.dtype)
         out, _ = self.decoder.run_layers(batch, hidden, 0, 1)
         for cache, rows in fresh:
             cache.commit(range(len(rows)))
         ends = list(accumulate(len(rows) for _, rows in fresh))
-        return rms_norm(out[[end - 1 for end in ends]], self.norm, self.eps)
+        return rms_norm_rows(as_array(out)[[end - 1 for end in ends]], self.norm, self.eps)

@@ -40,21 +40,26 @@ class Recorder:
 
     def __init__(self, taps: Sequence[int]) -> None:
         self.taps = tuple(taps)
-        self._parts: list[Bits] = []
+        self._rows: Bits = np.empty((0, len(self.taps), 0), dtype=np.uint16)
+        self._count = 0
 
     def start(self, request: RequestView) -> None:
-        """A recorder serves one request and is its own state."""
+        """Make room for the longest answer; a recorder serves one request and is its own state."""
+        longest = len(request.prompt) + request.max_new_tokens
+        # One array a request: many small ones would leave the heap in pieces.
+        self._rows = np.zeros((longest, len(self.taps), request.target.hidden_size), dtype=np.uint16)
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         return [TokenTree.root(job.root) for job in jobs]
 
     def observe(self, state: None, commit: Commit) -> None:
-        self._parts.append(to_bits(torch.stack([commit.hidden[layer] for layer in self.taps], dim=1)))
+        rows = to_bits(torch.stack([commit.hidden[layer] for layer in self.taps], dim=1))
+        self._rows[self._count : self._count + len(rows)] = rows
+        self._count += len(rows)
 
     def rows(self, length: int) -> Bits:
         """The rows of a text of ``length`` tokens, ``[length, taps, d]``; zero at the last token.
 
         Nothing follows the last token, so the target never read it.
         """
-        read = np.concatenate(self._parts)[: length - 1]
-        return np.pad(read, ((0, length - len(read)), (0, 0), (0, 0)))
+        return self._rows[:length]

@@ -94,10 +94,12 @@ def open_packed(path: str | os.PathLike[str]) -> PackedModel:
         data: Bytes = np.memmap(path, dtype=np.uint8, mode="r")
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read the packed model {path}: {error}") from error
-    model = _read_index(data, str(path))
-    if data.size > _room_for_copies():
-        return model
-    return dataclasses.replace(model, data=_copy_to_huge_pages(data))
+    return dataclasses.replace(_read_index(data, str(path)), data=in_huge_pages(data))
+
+
+def in_huge_pages(data: Bytes) -> Bytes:
+    """The same bytes in huge pages where the system has them and there is room, else ``data`` itself."""
+    return data if data.size > _room_for_copies() else _copy_to_huge_pages(data)
 
 
 def _room_for_copies() -> int:

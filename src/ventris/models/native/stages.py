@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from ventris.models.native import abi
 from ventris.models.native.build import load_library
-from ventris.models.native.pack import Bytes, pack_matrix, pack_vector
-from ventris.models.stages import InputNorm, Stage
+from ventris.models.native.pack import ALIGNMENT, Bytes, in_huge_pages, pack_matrix, pack_vector
+from ventris.models.stages import Array, InputNorm, Stage
 from ventris.models.weights import BLOCK
 
 ACTIVATION_BITS = 8
@@ -20,33 +21,48 @@ ACTIVATION_BITS = 8
 
 
 class PackedWeights:
-    """Packed matrices and vectors by the identity of their tensors, so that chains share them.
+    """All matrices and vectors of some chains side by side in memory.
 
-    The tensors must stay alive until all chains are made.
+    They are known by the identity of their tensors, so that chains share what they have in common; the
+    chains must stay alive until all of them are made.
     """
 
-    def __init__(self) -> None:
-        self._packed: dict[int, Bytes] = {}
+    def __init__(self, chains: Sequence[Sequence[Stage]], norm: InputNorm | None = None) -> None:
+        packed: dict[int, Bytes] = {}
+        for stage in (stage for stages in chains for stage in stages):
+            if id(stage.weight) not in packed:
+                packed[id(stage.weight)] = pack_matrix([_plain(stage.weight)], kind_of(stage))
+            if stage.bias is not None:
+                packed[id(stage.bias)] = pack_vector(_plain(stage.bias))
+        if norm is not None:
+            packed[id(norm.weight)] = pack_vector(_plain(norm.weight))
+        sizes = [-(-data.size // ALIGNMENT) * ALIGNMENT for data in packed.values()]
+        together = np.zeros(sum(sizes), dtype=np.uint8)
+        places = [0, *accumulate(sizes)]
+        for place, data in zip(places, packed.values(), strict=False):
+            together[place : place + data.size] = data.reshape(-1)
+        self._memory = in_huge_pages(together)
+        self._places = dict(zip(packed, places, strict=False))
 
-    def matrix(self, weight: Tensor, kind: str) -> int:
-        """Address of a packed matrix."""
-        return self._address(weight, lambda values: pack_matrix([values], kind))
+    def address(self, tensor: Tensor) -> int:
+        """Where a tensor of the chains lies."""
+        return int(self._memory.ctypes.data) + self._places[id(tensor)]
 
-    def vector(self, values: Tensor) -> int:
-        """Address of a packed vector."""
-        return self._address(values, pack_vector)
 
-    def _address(self, tensor: Tensor, pack: Callable[[Tensor], Bytes]) -> int:
-        if id(tensor) not in self._packed:
-            self._packed[id(tensor)] = pack(tensor.detach().float().cpu())
-        return int(self._packed[id(tensor)].ctypes.data)
+def kind_of(stage: Stage) -> str:
+    """The number format of a stage's matrix: 8-bit blocks, or bfloat16 where it does not divide into them."""
+    return "bfloat16" if stage.weight.shape[1] % BLOCK else "int8"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().float().cpu()
 
 
 class NativeStages:
-    """The stages by the compiled library, in 8-bit blocks where a matrix divides into blocks.
+    """The stages by the compiled library.
 
     Args:
-        packed: Where matrices are kept, shared with other chains.
+        packed: The weights of this chain, and perhaps of others.
         threads: Threads to compute with.
 
     Raises:
@@ -69,24 +85,22 @@ class NativeStages:
         whole = abi.Stages(
             stages=described,
             count=len(stages),
-            norm=packed.vector(norm.weight) if norm else None,
+            norm=packed.address(norm.weight) if norm else None,
             norm_epsilon=norm.eps if norm else 0.0,
             threads=threads,
         )
         self._handle = self._library.ventris_open_stages(ctypes.byref(whole))
         weakref.finalize(self, self._library.ventris_close_stages, self._handle)
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        if rows.dtype != torch.float32 or not rows.is_contiguous():
-            rows = rows.to(torch.float32).contiguous()
-        out = torch.empty((len(rows) * self._copies, self._width))
+    def __call__(self, rows: Array) -> Array:
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        out = np.empty((len(rows) * self._copies, self._width), dtype=np.float32)
         if len(rows):
-            self._library.ventris_run_stages(self._handle, rows.data_ptr(), len(rows), out.data_ptr())
+            self._library.ventris_run_stages(self._handle, rows.ctypes.data, len(rows), out.ctypes.data)
         return out
 
     def _matrix(self, stage: Stage) -> abi.Matrix:
         rows, columns = stage.weight.shape
-        kind = "bfloat16" if columns % BLOCK else "int8"
-        address = self._packed.matrix(stage.weight, kind)
-        bias = None if stage.bias is None else self._packed.vector(stage.bias)
-        return abi.Matrix(address, bias, rows, columns, abi.KINDS[kind], ACTIVATION_BITS)
+        bias = None if stage.bias is None else self._packed.address(stage.bias)
+        kind = abi.KINDS[kind_of(stage)]
+        return abi.Matrix(self._packed.address(stage.weight), bias, rows, columns, kind, ACTIVATION_BITS)
