@@ -25,11 +25,13 @@ class BackEnd:
     Attributes:
         make: A guide from a schema and a choice of whitespace; it raises ``BadInput`` for what it refuses.
         about: What it is, for a person.
+        on_request: Whether it is a row only where it is named.
     """
 
     name: str
     make: Callable[[Any, Any], Any]
     about: str
+    on_request: bool = False
 
 
 class _Bare(HardGuide):
@@ -51,8 +53,18 @@ def _ventris(schema: Any, whitespace: Any) -> Any:
     return JsonSchema(schema, whitespace=whitespace)
 
 
+def _strict(schema: Any, whitespace: Any) -> Any:
+    return JsonSchema(schema, whitespace=whitespace, strict=True)
+
+
+def _in_time(schema: Any, whitespace: Any) -> Any:
+    return JsonSchema(schema, whitespace=whitespace, strict=True, close="in-time")
+
+
 KNOWN = (
     BackEnd(DEFAULT, _ventris, "the guide json-schema"),
+    BackEnd("ventris-strict", _strict, "the same, refusing rules that no mask keeps", on_request=True),
+    BackEnd("ventris-in-time", _in_time, "strict, and closing within the tokens allowed", on_request=True),
     BackEnd("llguidance", _Bare, "llguidance alone: the schema as it is, no check at the end"),
 )
 
@@ -63,7 +75,7 @@ def installed() -> list[BackEnd]:
 
 
 def chosen(names: Sequence[str]) -> list[BackEnd]:
-    """The back ends of these names; all that are installed if there are none.
+    """The back ends of these names; without names all that need not be asked for.
 
     Raises:
         BadInput: naming what there is.
@@ -71,4 +83,8 @@ def chosen(names: Sequence[str]) -> list[BackEnd]:
     found = {back_end.name: back_end for back_end in installed()}
     if unknown := [name for name in names if name not in found]:
         raise BadInput(f"there is no back end {unknown[0]!r} here; there are: {', '.join(found)}")
-    return [found[name] for name in dict.fromkeys(names)] if names else list(found.values())
+    return (
+        [found[name] for name in dict.fromkeys(names)]
+        if names
+        else [back_end for back_end in found.values() if not back_end.on_request]
+    )
