@@ -8,9 +8,9 @@ import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from time import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ventris.engine.request import Completion, TokenLogprob
 from ventris.serve.job import Update
@@ -50,6 +50,7 @@ class TokenTexts:
         return f"#{token}" if self.tokenizer is None else self.data(token).decode("utf-8", "replace")
 
 
+@dataclass(eq=False)
 class Answer(ABC):
     """One response, whole or in chunks.
 
@@ -61,25 +62,21 @@ class Answer(ABC):
         tools: Reads calls out of the text, where the answer may have some.
     """
 
-    object: str
-    chunk_object: str
-    prefix: str
+    object: ClassVar[str]
+    chunk_object: ClassVar[str]
+    prefix: ClassVar[str]
 
-    def __init__(
-        self,
-        model: str,
-        texts: TokenTexts,
-        fingerprint: str,
-        traced: bool,
-        tools: ToolCalls | None = None,
-    ) -> None:
+    model: str
+    texts: TokenTexts
+    fingerprint: str
+    traced: bool
+    tools: ToolCalls | None = None
+    id: str = field(init=False)
+    created: int = field(init=False)
+
+    def __post_init__(self) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
         self.created = int(time())
-        self.model = model
-        self.texts = texts
-        self.fingerprint = fingerprint
-        self.traced = traced
-        self.tools = tools
 
     # Whole.
 
@@ -165,6 +162,7 @@ class Answer(ABC):
         return [entry for entry in scored if entry.token not in self.texts.ends]
 
 
+@dataclass(eq=False)
 class ChatAnswer(Answer):
     """The response of ``/v1/chat/completions``."""
 
@@ -172,17 +170,8 @@ class ChatAnswer(Answer):
     chunk_object = "chat.completion.chunk"
     prefix = "chatcmpl"
 
-    def __init__(
-        self,
-        model: str,
-        texts: TokenTexts,
-        fingerprint: str,
-        traced: bool,
-        tools: ToolCalls | None = None,
-    ) -> None:
-        super().__init__(model, texts, fingerprint, traced, tools)
-        self._streams: dict[int, CallStream] = {}
-        self._calls: Counter[int] = Counter()
+    _streams: dict[int, CallStream] = field(default_factory=dict, init=False)
+    _calls: Counter[int] = field(default_factory=Counter, init=False)
 
     def _choice(self, index: int, completion: Completion) -> Json:
         message: Json = {"role": "assistant", "content": completion.text, "refusal": None}
@@ -279,6 +268,7 @@ class ChatAnswer(Answer):
         }
 
 
+@dataclass(eq=False)
 class TextAnswer(Answer):
     """The response of ``/v1/completions``."""
 
@@ -286,16 +276,7 @@ class TextAnswer(Answer):
     chunk_object = "text_completion"
     prefix = "cmpl"
 
-    def __init__(
-        self,
-        model: str,
-        texts: TokenTexts,
-        fingerprint: str,
-        traced: bool,
-        tools: ToolCalls | None = None,
-    ) -> None:
-        super().__init__(model, texts, fingerprint, traced, tools)
-        self._length: dict[int, int] = {}
+    _length: dict[int, int] = field(default_factory=dict, init=False)
 
     def _choice(self, index: int, completion: Completion) -> Json:
         return {
