@@ -10,7 +10,7 @@ p(t|w) c(wt) over the allowed tokens t. A tree of visited prefixes keeps these b
 - ``exact`` also breaks a text off at a prefix seen for the first time, with the chance that p falls out of
   the grammar there, and begins anew. The products telescope, so each text that is finished has exactly the
   probability p(x) / c(root) = p(x | valid), from the first one on; the bounds make breaking off ever rarer.
-  (Rejection sampling whose proposal adapts, as in Melcher et al. 2024, arXiv 2410.01103.)
+  (Constrained adaptive rejection sampling: Parys et al. 2025, arXiv 2510.01902.)
 """
 
 from __future__ import annotations
