@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.request import Request
-from ventris.engine.sampling import SamplingState, log_probability
+from ventris.engine.sampling import Row, SamplingState, log_probability
 from ventris.engine.stream import Stream, forward
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -18,6 +18,16 @@ def score_continuation(target: Target, request: Request, tokens: Sequence[int]) 
     """Log-probability of each of ``tokens`` after the request's prompt, one forward in all.
 
     Penalties, biases and guides of the request count; temperature and truncation do not.
+    """
+    rows = continuation_logits(target, request, tokens)
+    return [log_probability(row, token) for row, token in zip(rows, tokens, strict=True)]
+
+
+def continuation_logits(target: Target, request: Request, tokens: Sequence[int]) -> Iterator[Row]:
+    """What the target thinks before each of ``tokens``, given the prompt and the tokens before.
+
+    Yields:
+        float32 [vocab]: logits after the request's penalties, biases and guides.
     """
     ledger = MemoryLedger()
     view = RequestView(
@@ -43,10 +53,10 @@ def score_continuation(target: Target, request: Request, tokens: Sequence[int]) 
     hidden = {layer: rows[streams[0].lead :] for layer, rows in results[0].hidden.items()}
     by_stream = {id(s): result.logits for s, result in zip(streams[1:], results[1:], strict=True)}
     walk = Walk(tree, results[0].logits, view, sampling, guides, hidden, by_stream)
-    scores = []
-    for token in tokens:
-        scores.append(log_probability(walk.logits(), token))
-        walk.take(token)
-    for stream in streams:
-        stream.cache.release()
-    return scores
+    try:
+        for token in tokens:
+            yield walk.logits()
+            walk.take(token)
+    finally:
+        for stream in streams:
+            stream.cache.release()

@@ -25,8 +25,8 @@ class Lane {
       options.map(([value, text]) => el("option", { value, selected: value === chosen ? "" : null }, text))));
     const plain = (values) => values.map((value) => [value, value]);
     const drafter = menu("Drafter", plain(offered.drafts), parts.draft);
-    const verifier = menu("Verifier", [["", "chosen to be exact"], ...plain(offered.verifiers)], "");
-    const policy = menu("Policy", [["", "by measured gain"], ...plain(offered.policies)], "");
+    const verifier = menu("Verifier", [["", "automatic"], ...plain(offered.verifiers)], "");
+    const policy = menu("Policy", [["", "automatic"], ...plain(offered.policies)], "");
     const guide = menu("Guide", [["", "none"], ...plain(offered.guides)], "");
     [this.drafter, this.verifier, this.policy, this.guide] =
       [drafter, verifier, policy, guide].map((field) => field.querySelector("select"));

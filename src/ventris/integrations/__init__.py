@@ -1,0 +1,1 @@
+"""Ventris inside other people's programs, one file each; their packages are optional extras."""
