@@ -71,8 +71,17 @@ class HeadDrafter:
         self._confidence = tree.confidences()
 
     @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Self:
+    def load(
+        cls,
+        model: Model | Target,
+        checkpoint: str | Path | None = None,
+        tree: StaticTree | None = None,
+        **settings: Any,
+    ) -> Self:
         """Heads from a folder, or those shipped for the model.
+
+        Args:
+            tree: Another tree than the one by the checkpoint's own measurements.
 
         Raises:
             BadInput: if there are none, or they belong to another target.
@@ -85,7 +94,7 @@ class HeadDrafter:
         network = cls.network_class(**stored.sizes)
         stored.fill(network)
         network.vocabulary.read_tied_rows(target, stored.sizes["embedding_scale"])
-        return cls(target, network, cls.tree_of(stored.measured), **settings)
+        return cls(target, network, tree or cls.tree_of(stored.measured), **settings)
 
     @classmethod
     def tree_of(cls, measured: Any) -> StaticTree:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import prod
 
 from torch import Tensor
 
@@ -108,14 +109,13 @@ def grow_from_accuracies(accuracies: Sequence[Sequence[float]], nodes: int, dept
             ranks]``.
     """
 
-    def value(path: Path) -> float:
-        product = 1.0
-        for head, rank in enumerate(path):
-            product *= accuracies[head][rank]
-        return product
-
     width = len(accuracies[0]) if accuracies else 0
-    return grow(value, nodes, min(depth, len(accuracies)), width)
+    return grow(lambda path: accuracy_of_path(accuracies, path), nodes, min(depth, len(accuracies)), width)
+
+
+def accuracy_of_path(accuracies: Sequence[Sequence[float]], path: Path) -> float:
+    """The product of the accuracies of a path's ranks."""
+    return prod(accuracies[head][rank] for head, rank in enumerate(path))
 
 
 def grow_from_ranks(ranks: Tensor, nodes: int, width: int) -> StaticTree:

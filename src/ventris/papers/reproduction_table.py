@@ -1,6 +1,9 @@
 """Which papers have a reproduction, and where it stands."""
 
-REPRODUCTIONS: dict[str, str] = {}
+REPRODUCTIONS: dict[str, str] = {
+    "hydra": "ventris.papers.draft_heads:reproduce_hydra",
+    "medusa": "ventris.papers.draft_heads:reproduce_medusa",
+}
 """Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
 
 A paper's entry is in state "works" if and only if it stands here; this is checked when the registry is read.

@@ -157,10 +157,11 @@ def draft_vocabulary(
     """
     unseen = {text.prompt for text in held_out}
     records = [record for index, record in enumerate(read_prompts(settings.data)) if index not in unseen]
-    encode = model.tokenizer.encode if model.tokenizer else lambda text: []
-    prompts = torch.tensor([token for record in records for token in encode(record.content)])
-    tokens = torch.cat([answer_tokens(learnt).repeat(ANSWER_WEIGHT), prompts.to(torch.int64)])
-    ends = model.tokenizer.eos_ids if model.tokenizer else ()
+    tokenizer = model.tokenizer
+    asked = [token for r in records for token in tokenizer.encode(r.content)] if tokenizer else []
+    prompts = torch.tensor(asked, dtype=torch.int64)
+    tokens = torch.cat([answer_tokens(learnt).repeat(ANSWER_WEIGHT), prompts])
+    ends = tokenizer.eos_ids if tokenizer else ()
     return Shortlist.most_frequent(tokens, model.target.vocab_size, settings.shortlist, ends)
 
 

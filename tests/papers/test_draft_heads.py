@@ -1,0 +1,84 @@
+"""The reproductions of Medusa and Hydra, on a tiny model with heads that nobody trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ventris
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.hydra_heads import HydraHeads
+from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch
+from ventris.papers.draft_heads import full_tree, reproduce_hydra, reproduce_medusa
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from tiny_model import write_tiny_model
+
+ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, object]:
+    """Settings of a reproduction, with a checkpoint of either kind beside the model."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    model = ventris.load(str(write_tiny_model(folder / "tiny")), "float32", "torch", "cpu")
+    target = model.target
+    shortlist = Shortlist(torch.arange(40), target.vocab_size)
+    head = TargetHead.of(model.source, shortlist)
+    tree = {"paths": [[0], [0, 0], [1]], "values": [0.5, 0.2, 0.1]}
+    networks = {
+        "medusa": (MedusaHeads(2, target.hidden_size, 40, "tied"), {"accuracies": ACCURACIES}),
+        "hydra": (HydraHeads(2, target.hidden_size, 40, "tied"), {"tree": tree}),
+    }
+    for method, (network, measured) in networks.items():
+        network.vocabulary.begin(shortlist, head)
+        sketch, tensors = TargetSketch.of(target), network.state_dict()
+        HeadCheckpoint(method, sketch, network.sizes, measured, tensors).save(folder / method)
+    prompts = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    return {
+        "folder": folder,
+        "model": str(folder / "tiny"),
+        "data": str(folder / "prompts.jsonl"),
+        "dtype": "float32",
+        "kernels": "torch",
+        "max_new_tokens": 12,
+    }
+
+
+def test_medusa(given):
+    settings = {key: value for key, value in given.items() if key != "folder"}
+    found = reproduce_medusa(checkpoint=str(given["folder"] / "medusa"), nodes=6, **settings)
+    assert found.slug == "medusa"
+    assert [row.value for row in found.ours[:2]] == [0.5, 0.4]
+    searched = found.ours[2]
+    assert searched.value >= 1
+    assert searched.baseline >= 1
+    assert found.ours[3].unit == "x"
+    assert found.ours[3].value > 0
+    assert not any("/" in note for note in found.notes[1:])
+
+
+def test_hydra(given):
+    settings = {key: value for key, value in given.items() if key != "folder"}
+    folder = given["folder"]
+    found = reproduce_hydra(
+        checkpoint=str(folder / "hydra"), medusa=str(folder / "medusa"), nodes=4, **settings
+    )
+    passes, hydra, medusa, between = found.ours
+    assert min(passes.value, passes.baseline) >= 1
+    assert min(hydra.value, medusa.value, between.value) > 0
+
+
+def test_a_full_tree_has_whole_levels():
+    tree = full_tree(ACCURACIES, 9)
+    assert sorted(tree.paths) == [(0,), (0, 0), (0, 1), (1,), (1, 0), (1, 1)]
+    assert dict(zip(tree.paths, tree.values, strict=True))[0, 1] == pytest.approx(0.5 * 0.2)
+    assert full_tree(ACCURACIES, 5).paths == [(0,), (1,)]
