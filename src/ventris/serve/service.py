@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from threading import Thread
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,7 +98,8 @@ class Service:
     def start(self) -> None:
         """Begin to work."""
         self.scheduler.start()
-        self._guided.submit(self._wake_compiler)
+        # No executor: the interpreter would wait for its threads when it ends.
+        Thread(target=self._wake_compiler, daemon=True).start()
 
     def _wake_compiler(self) -> None:
         """Start the process that compiles guides and judges texts; its first answer takes a while."""
