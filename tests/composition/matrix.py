@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ventris.draft import DraftModel, NGram, Stack
+import torch
+
+from ventris.draft import DraftModel, Eagle, Hydra, Medusa, NGram, Stack
+from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.head_tree import grow_from_accuracies
+from ventris.draft.hydra_heads import HydraHeads
+from ventris.draft.medusa_heads import MedusaHeads
 from ventris.engine.errors import Incompatible
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, HiddenShift, NoRepeatedPairs
@@ -16,6 +22,54 @@ from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, SpecTr,
 TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
 DRAFT = ToyTarget(vocab_size=12, memory=2, sharpness=5.0, blend=(9, 0.4))
 
+TOY_LAYER: dict[str, Any] = {
+    "hidden": 1,
+    "intermediate": 2,
+    "heads": 1,
+    "kv_heads": 1,
+    "head_dim": 2,
+    "context_length": 4096,
+    "rope_theta": 10_000.0,
+    "norm_eps": 1e-5,
+}
+"""Sizes of a drafter's layer beside the toy target, whose rows are one number wide."""
+
+STATIC = grow_from_accuracies([[0.5, 0.3], [0.5, 0.3]], 6)
+
+
+def random_eagle(**settings: Any) -> Eagle:
+    """An EAGLE-3 layer with random weights for the toy target."""
+    network = EagleNetwork(TOY_LAYER, (0, 0, 1), TARGET.vocab_size)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        network.ids.copy_(torch.arange(TARGET.vocab_size))
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return Eagle(TARGET, network, **settings)
+
+
+def randomly(network: Any) -> Any:
+    """The network with random weights."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        network.vocabulary.ids.copy_(torch.arange(TARGET.vocab_size))
+        network.vocabulary.rows.copy_(torch.randn((TARGET.vocab_size, 1), generator=generator))
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def random_medusa(**settings: Any) -> Medusa:
+    """Medusa heads for the toy target."""
+    return Medusa(TARGET, randomly(MedusaHeads(2, 1, TARGET.vocab_size, "stored")), STATIC, **settings)
+
+
+def random_hydra(prefix: bool, **settings: Any) -> Hydra:
+    """Hydra heads, with prefix attention or without."""
+    network = HydraHeads(2, 1, TARGET.vocab_size, "stored", 2, TOY_LAYER if prefix else None)
+    return Hydra(TARGET, randomly(network), STATIC, **settings)
+
+
 DRAFTERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "ngram": NGram,
@@ -23,7 +77,13 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "model (chain)": lambda: DraftModel(DRAFT),
     "model:width=3 (tree)": lambda: DraftModel(DRAFT, width=3, samples=0),
     "model:samples=3 (drawn tree)": lambda: DraftModel(DRAFT, samples=3),
+    "medusa": random_medusa,
+    "medusa:tree=dynamic": lambda: random_medusa(choose="dynamic"),
+    "hydra": lambda: random_hydra(prefix=False),
+    "hydra (prefix attention)": lambda: random_hydra(prefix=True),
+    "ngram,hydra": lambda: Stack([NGram(), random_hydra(prefix=True)]),
     "ngram,model": lambda: Stack([NGram(), DraftModel(DRAFT)]),
+    "eagle (tree)": lambda: random_eagle(depth=2, width=2),
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,
