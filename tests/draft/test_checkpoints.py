@@ -101,7 +101,7 @@ def test_a_shipped_checkpoint_is_found_by_its_target(tmp_path, monkeypatch):
     target = random_heads.tiny_target()
     write(tmp_path / "checkpoints" / "medusa-any-name", target)
     write(tmp_path / "checkpoints" / "medusa-another", random_heads.tiny_target(seed=1), "stored")
-    monkeypatch.setattr(checkpoint, "_roots", lambda: [tmp_path])
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path / "checkpoints")
     assert find_checkpoint("medusa", target).name == "medusa-any-name"
     assert build_drafter("medusa", Workshop(target)).taps == (target.num_layers,)
     with pytest.raises(BadInput, match="no hydra checkpoint comes with Ventris for this target; train one"):

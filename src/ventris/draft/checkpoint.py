@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from ventris.models.cache_folder import written_whole
 
 FORMAT = 1
 """Raised when the meaning of a field changes."""
+
+SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints"
+"""Where the checkpoints lie that come with Ventris."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def find_checkpoint(method: str, target: Target, named: str | None = None) -> Path:
     """The folder to load: the one named, or the one shipped for this target.
 
-    Shipped ones lie in ``checkpoints/<method>-<target>/``, inside the package or at the top of a source tree.
-    They are recognised by their sketch of the target, so its name does not matter.
+    Shipped ones lie in ``checkpoints/<method>-<target>/`` inside the package. They are recognised by their
+    sketch of the target, so its name does not matter.
 
     Raises:
         BadInput: if there is none.
@@ -134,20 +137,11 @@ def find_checkpoint(method: str, target: Target, named: str | None = None) -> Pa
     if named:
         return Path(named).expanduser()
     here = TargetSketch.of(target)
-    for folder in _shipped(method):
+    for config in sorted(SHIPPED.glob(f"{method}-*/config.json")):
+        folder = config.parent
         if not TargetSketch.read(read_config(folder)["target"]).difference(here):
             return folder
     raise BadInput(
         f"no {method} checkpoint comes with Ventris for this target; train one with "
         f"'ventris train {method}' and give its folder, as {method}:FOLDER"
     )
-
-
-def _shipped(method: str) -> Iterator[Path]:
-    for root in _roots():
-        yield from (path.parent for path in sorted(root.glob(f"checkpoints/{method}-*/config.json")))
-
-
-def _roots() -> list[Path]:
-    package = Path(__file__).resolve().parents[1]
-    return [package, package.parents[1]]
