@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ventris.draft.best_nodes import best_nodes
 from ventris.draft.head_drafter import HeadDrafter, TreeChoice
 from ventris.draft.head_tree import Path as TreePath
 from ventris.draft.head_tree import StaticTree
@@ -135,7 +136,7 @@ class Hydra(HeadDrafter):
         if able:
             summaries = self._summaries([drafts[index].job.state for index in able])
             self._grow(drafts, [_Node(index, 0, (), 1.0) for index in able], summaries)
-        return [self._likeliest(draft) if self.dynamic else draft.tree for draft in drafts]
+        return [best_nodes(draft.tree, draft.nodes) if self.dynamic else draft.tree for draft in drafts]
 
     def _begin(self, job: DraftJob) -> _Draft:
         nodes, depth = min(job.budget.nodes, self.nodes), min(job.budget.depth, len(self._heads.heads))
@@ -197,18 +198,6 @@ class Hydra(HeadDrafter):
                 if not ends and (self.dynamic or path in draft.children):
                     offered.append((_Node(node.draft, child, path, node.reach * confidence), place))
         return _likeliest_of_each(offered) if self.dynamic else offered
-
-    def _likeliest(self, draft: _Draft) -> TokenTree:
-        """The best nodes of everything that was offered."""
-        tree = draft.tree
-        if len(tree) <= draft.nodes + 1:
-            return tree
-        reach = [1.0] * len(tree)
-        for node in range(1, len(tree)):
-            reach[node] = reach[tree.parents[node]] * tree.confidence[node]
-        # A child is never likelier than its parent, and among equals the parent comes first.
-        order = sorted(range(1, len(tree)), key=lambda node: (-reach[node], node))
-        return tree.keep([0, *sorted(order[: draft.nodes])])
 
 
 def _likeliest_of_each(offered: list[tuple[_Node, int]]) -> list[tuple[_Node, int]]:
