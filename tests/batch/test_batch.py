@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.batch.conftest import NAME, Write, chat_line, text_line
-from ventris.batch import BatchJob, Outcome, RequestsFile, run_batch
+from ventris.batch import BatchJob, Here, Outcome, RequestsFile, run_batch
 from ventris.engine.errors import BadInput
 from ventris.model import Model
 from ventris.serve.service import Service
@@ -40,7 +40,7 @@ def run(model: Model, tmp_path: Path) -> Run:
     def call(requests: Path, output: Path | None = None, **settings: Any) -> Outcome:
         limits = ServerSettings(max_batch=4, compile_seconds=60, max_streams=1000, **settings)
         job = BatchJob(RequestsFile(requests), output or tmp_path / "answers.jsonl", {"model": NAME})
-        return run_batch(Service(model, NAME, limits), job, lambda what, done, total: None)
+        return run_batch(Here(Service(model, NAME, limits)), job, lambda what, done, total: None)
 
     return call
 
@@ -100,7 +100,7 @@ def test_log_probabilities_are_the_same_up_to_rounding(run: Run, write: Write, t
 def test_only_what_is_missing_is_answered(
     run: Run, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ventris.batch import run as module
+    from ventris.batch import here as module
 
     path = write(MIXED)
     run(path, tmp_path / "whole.jsonl")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
 
 from tests.serve.running import Running, running
+from ventris.cli.main import main
 from ventris.model import Model
 from ventris.playground import PAGE_PATHS
+from ventris.serve.service import Service
 
 
 @pytest.mark.parametrize("path", sorted(PAGE_PATHS))
@@ -44,3 +48,21 @@ def test_the_page_needs_no_key_and_the_api_does(model: Model) -> None:
 def test_the_page_is_no_part_of_the_api(server: Running) -> None:
     assert not PAGE_PATHS & set(server.ask("GET", "/openapi.json").json["paths"])
     assert server.ask("POST", "/", {}).status == 405
+
+
+@pytest.mark.parametrize(("options", "there"), [((), True), (("--without-playground",), False)])
+def test_the_page_can_be_left_out(
+    model: Model, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], there: bool
+) -> None:
+    made: list[list[APIRouter]] = []
+
+    def create_app(service: Service, pages: list[APIRouter], open_paths: frozenset[str]) -> None:
+        made.append(pages)
+
+    monkeypatch.setattr("ventris.serve.app.create_app", create_app)
+    monkeypatch.setattr("ventris.serve.run.serve", lambda app, service: None)
+    monkeypatch.setattr("ventris.serve.log.log_to", lambda: None)
+    monkeypatch.setattr("ventris.cli.serve.load_for", lambda asked: model)
+    assert main(["serve", *options]) == 0
+    paths = {route.path for router in made[0] for route in router.routes if isinstance(route, APIRoute)}
+    assert paths == (PAGE_PATHS if there else set())

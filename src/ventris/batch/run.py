@@ -7,23 +7,23 @@ there whole or not at all.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from ventris.batch.answer_line import answer_line, request_key
+from ventris.batch.answer_line import request_key
 from ventris.batch.requests_file import RequestLine, RequestsFile
 from ventris.engine.errors import BadInput
 from ventris.journal import Journal
 from ventris.models.cache_folder import written_whole
-from ventris.serve.service import Service
 
+Json = dict[str, Any]
+Keep = Callable[[RequestLine, Json], None]
 Progress = Callable[[str, int, int], None]
 
 
@@ -101,28 +101,47 @@ class BatchJob:
         return journal
 
 
-def run_batch(service: Service, job: BatchJob, progress: Progress) -> Outcome:
+class Answerer(Protocol):
+    """What answers a job's requests.
+
+    Attributes:
+        fingerprint: Names what decodes; a journal is gone on with by the same one only.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def answer(self, job: BatchJob, missing: Sequence[RequestLine], keep: Keep) -> None:
+        """Answer requests in any order and give every answer to ``keep`` at once, on this thread."""
+        ...
+
+
+def run_batch(answerer: Answerer, job: BatchJob, progress: Progress) -> Outcome:
     """Answer what is missing and write the output.
 
     Args:
-        service: Not started yet; it is closed at the end.
         progress: Told what is being done, how much is done, and how much there is.
 
     Raises:
         BadInput: if the journal is that of another job, or a file cannot be written.
         KeyboardInterrupt: on Ctrl-C; the journal keeps what is there.
     """
-    journal = job.open_journal(service.fingerprint)
+    journal = job.open_journal(answerer.fingerprint)
+    total = len(job.requests.lines)
     try:
-        places = {
-            entry["line"]: place for entry, place in zip(journal.entries(), journal.places, strict=True)
-        }
+        entries = zip(journal.entries(), journal.places, strict=True)
+        places = {entry["line"]: place for entry, place in entries}
         kept = len(places)
-        service.start()
-        try:
-            asyncio.run(_answer_missing(service, job, journal, places, progress))
-        finally:
-            service.close()
+
+        def keep(line: RequestLine, answer: Json) -> None:
+            journal.add({"line": line.number, "answer": answer})
+            places[line.number] = journal.places[-1]
+            progress("answering", len(places), total)
+
+        progress("answering", kept, total)
+        missing = [line for line in job.requests.lines if line.number not in places]
+        if missing:
+            answerer.answer(job, missing, keep)
         outcome = _write(job, journal, places, kept)
     except OSError as error:
         raise BadInput(f"cannot write the answers beside {job.output}: {error.strerror}") from None
@@ -130,35 +149,6 @@ def run_batch(service: Service, job: BatchJob, progress: Progress) -> Outcome:
         journal.close()
     job.journal_path.unlink(missing_ok=True)
     return outcome
-
-
-async def _answer_missing(
-    service: Service, job: BatchJob, journal: Journal, places: dict[int, int], progress: Progress
-) -> None:
-    missing = [line for line in job.requests.lines if line.number not in places]
-    total = len(job.requests.lines)
-    # As many as decode side by side, and as many again that are made ready meanwhile.
-    room = asyncio.Semaphore(2 * service.settings.max_batch)
-
-    async def one(line: RequestLine) -> None:
-        try:
-            body = job.requests.body(line)
-            entry = await answer_line(service, line, body, job.key(line, body))
-            journal.add({"line": line.number, "answer": entry})
-            places[line.number] = journal.places[-1]
-            progress("answering", len(places), total)
-        finally:
-            room.release()
-
-    progress("answering", len(places), total)
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for line in missing:
-                await room.acquire()
-                tasks.create_task(one(line))
-    except ExceptionGroup as failures:
-        # Errors of requests are answers; what gets here ends the job, and one reason is enough.
-        raise failures.exceptions[0] from None
 
 
 def _write(job: BatchJob, journal: Journal, places: Mapping[int, int], kept: int) -> Outcome:

@@ -120,7 +120,7 @@ def serve(
     with phases("preparing the parts"):
         service.prepare_parts()
     log_to()
-    pages = [playground()] if asked.server.playground else []
+    pages = [] if asked.server.without_playground else [playground()]
     run(create_app(service, pages, OPEN_PATHS | PAGE_PATHS), service)
 
 

@@ -30,7 +30,7 @@ class ServerSettings(BaseModel):
     cors_origins: list[str] = Field(
         default_factory=list, description="origins whose web pages may call the server"
     )
-    playground: bool = Field(True, description="the page at /, where a person can try the model")
+    without_playground: bool = Field(False, description="leave out the page at /")
     offered_drafts: list[str] = Field(
         default_factory=list, description="further drafters that clients may choose, written as for --draft"
     )
