@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
+from ventris.guide.back_ends.choice import ALL, BackEndName
+from ventris.guide.back_ends.language import Language, Text, either
+from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
 from ventris.guide.regex import escape
 
 
@@ -21,7 +23,9 @@ class Choice(HardGuide):
     """
 
     name = "choice"
+    back_ends: ClassVar[tuple[BackEndName, ...]] = ALL
 
+    @with_back_ends
     @with_hard_options
     class Options(BaseModel):
         options: str | list[str] = Field(description="the texts, separated by |")
@@ -38,3 +42,7 @@ class Choice(HardGuide):
     def grammar(self) -> str:
         """An alternation of the texts; its automaton is their trie."""
         return LLMatcher.grammar_from_regex("|".join(map(escape, self.options)))
+
+    def language(self) -> Language:
+        """An alternation of the texts."""
+        return Language(either(*map(Text, self.options)))

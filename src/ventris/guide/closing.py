@@ -8,7 +8,8 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
-from llguidance import LLMatcher
+
+from ventris.guide.matcher import Matcher
 
 if TYPE_CHECKING:
     from ventris.guide.vocabulary import Vocabulary
@@ -62,7 +63,7 @@ _SHORT = (b"@", b"0", b"[]", b"{}", b"1", b"true", b"null", b"false", *(bytes([c
 
 
 def find_ending(
-    matcher: LLMatcher, vocabulary: Vocabulary, longest: int, thorough: bool = True
+    matcher: Matcher, vocabulary: Vocabulary, longest: int, thorough: bool = True
 ) -> list[int] | None:
     """Tokens that make a whole text of the language, few but not always the fewest.
 
@@ -85,7 +86,7 @@ def find_ending(
     return _go_broad(matcher, vocabulary, longest) if thorough else None
 
 
-def _go_straight(matcher: LLMatcher, vocabulary: Vocabulary, longest: int, turn: int) -> list[int] | None:
+def _go_straight(matcher: Matcher, vocabulary: Vocabulary, longest: int, turn: int) -> list[int] | None:
     """Close what can be closed, else take what changes anything: another choice at every visit and turn."""
     here, tokens = matcher.deep_copy(), list[int]()
     visits: dict[bytes, int] = {}
@@ -101,7 +102,7 @@ def _go_straight(matcher: LLMatcher, vocabulary: Vocabulary, longest: int, turn:
             continue
         mask = bytes(here.compute_bitmask())
         options = _candidates(mask, vocabulary)
-        useful: list[tuple[int, LLMatcher]] = []
+        useful: list[tuple[int, Matcher]] = []
         for place, token in enumerate(options):
             if place >= WIDTH and (useful or turn % 2 == 0):
                 break
@@ -130,11 +131,11 @@ def _go_straight(matcher: LLMatcher, vocabulary: Vocabulary, longest: int, turn:
     return None
 
 
-def _go_broad(matcher: LLMatcher, vocabulary: Vocabulary, longest: int) -> list[int] | None:
+def _go_broad(matcher: Matcher, vocabulary: Vocabulary, longest: int) -> list[int] | None:
     """The shortest ending first, places that allow the same tokens as others before them later."""
     count = 0
     seen: dict[bytes, int] = {}
-    heap: list[tuple[int, int, LLMatcher, list[int]]] = [(0, 0, matcher, [])]
+    heap: list[tuple[int, int, Matcher, list[int]]] = [(0, 0, matcher, [])]
     for _ in range(EXPANSIONS):
         if not heap:
             return None
@@ -174,7 +175,7 @@ def _candidates(mask: bytes, vocabulary: Vocabulary) -> list[int]:
     return found
 
 
-def _respelled(matcher: LLMatcher, vocabulary: Vocabulary, tokens: list[int]) -> list[int]:
+def _respelled(matcher: Matcher, vocabulary: Vocabulary, tokens: list[int]) -> list[int]:
     """The same text in the tokenizer's own, mostly fewer tokens, where the matcher takes them."""
     data = b"".join(vocabulary.token_bytes[token] for token in tokens)
     try:
@@ -185,7 +186,7 @@ def _respelled(matcher: LLMatcher, vocabulary: Vocabulary, tokens: list[int]) ->
     return split if fits and ends_with(matcher, vocabulary, split) else tokens
 
 
-def ends_with(matcher: LLMatcher, vocabulary: Vocabulary, tokens: list[int]) -> bool:
+def ends_with(matcher: Matcher, vocabulary: Vocabulary, tokens: list[int]) -> bool:
     """Whether the text is whole once ``tokens`` have followed."""
     # The matcher takes an end token where a text may end.
     path = [*tokens, next(iter(vocabulary.end_ids))]
@@ -210,13 +211,13 @@ class Deadline:
     left: int
     _known: dict[int, list[int] | None] = field(default_factory=dict)
 
-    def after(self, matcher: LLMatcher, token: int) -> list[int] | None:
+    def after(self, matcher: Matcher, token: int) -> list[int] | None:
         """An ending that fits behind a token that the language allows; ``None`` if none is known."""
         if token not in self._known:
             self._known[token] = self._after(matcher, token)
         return self._known[token]
 
-    def _after(self, matcher: LLMatcher, token: int) -> list[int] | None:
+    def _after(self, matcher: Matcher, token: int) -> list[int] | None:
         room = self.left - 2
         if self.ending and token == self.ending[0]:
             return self.ending[1:]
@@ -228,7 +229,7 @@ class Deadline:
             return None
         return find_ending(behind, self.vocabulary, room, thorough=False)
 
-    def advance(self, matcher: LLMatcher, token: int) -> Deadline | None:
+    def advance(self, matcher: Matcher, token: int) -> Deadline | None:
         """The deadline behind a token; ``None`` if it can no longer be kept.
 
         Args:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from collections.abc import Collection
 from pathlib import Path
 from queue import Empty, Queue
@@ -21,7 +22,7 @@ START_SECONDS = 60.0
 
 
 class GrammarRefused(BadInput):
-    """llguidance does not take a grammar; the message is its first line."""
+    """The back end does not take a grammar; the message is its first line."""
 
 
 class CompileWorker:
@@ -43,6 +44,7 @@ class CompileWorker:
         self._answers: Queue[dict[str, Any] | None] = Queue()
         self._lock = threading.Lock()
         self._ready = False
+        self._prepared: set[str] = set()
 
     def start(self) -> None:
         """Let the process come up while the caller does something else."""
@@ -56,9 +58,30 @@ class CompileWorker:
             GrammarRefused: if llguidance does not take it.
             BadInput: naming the limit that it passed.
         """
-        error = self._ask({"grammar": grammar, "limits": limits.parser_settings()}, limits)
+        error = self._ask({"grammar": grammar, "limits": limits.parser_settings()}, limits)["error"]
         if error:
             raise GrammarRefused(gist(error))
+
+    def build(self, back_end: str, grammar: str, limits: Limits) -> bytes:
+        """Compile a grammar there with another back end, and fetch the result in that back end's own form.
+
+        Raises:
+            GrammarRefused: if the back end does not take it.
+            BadInput: naming the limit that it passed.
+        """
+        with self._lock:
+            self._start()
+            if back_end not in self._prepared:
+                # Importing a package takes long and is no limit on anybody's grammar.
+                self._send(json.dumps({"prepare": back_end}))
+                self._expect_start()
+                if self._answer(START_SECONDS, f"{back_end} does not start in the compile worker") is None:
+                    raise BadInput(f"{back_end} does not start in the compile worker")
+                self._prepared.add(back_end)
+        answer = self._ask({"back_end": back_end, "grammar": grammar}, limits)
+        if answer["error"]:
+            raise GrammarRefused(gist(answer["error"]))
+        return b64decode(answer["made"])
 
     def fault(self, text: str, schema: Any, formats: Collection[str], limits: Limits) -> str:
         """Why a text breaks a schema; empty if it does not.
@@ -66,14 +89,17 @@ class CompileWorker:
         Raises:
             BadInput: naming the limit that the check passed.
         """
-        return self._ask({"text": text, "schema": schema, "formats": sorted(formats)}, limits)
+        return self._ask({"text": text, "schema": schema, "formats": sorted(formats)}, limits)["error"]
 
-    def _ask(self, request: dict[str, Any], limits: Limits) -> str:
+    def _expect_start(self) -> None:
+        if not self._ready:
+            self._answer(START_SECONDS, "the compile worker does not start")
+            self._ready = True
+
+    def _ask(self, request: dict[str, Any], limits: Limits) -> dict[str, str]:
         with self._lock:
             self._start()
-            if not self._ready:
-                self._answer(START_SECONDS, "the compile worker does not start")
-                self._ready = True
+            self._expect_start()
             self._send(json.dumps({**request, "memory": limits.compile_bytes}))
             answer = self._answer(
                 limits.compile_seconds,
@@ -84,7 +110,7 @@ class CompileWorker:
                 "it broke the compiler, most likely for want of memory "
                 f"({limits.compile_bytes:,} bytes, limit compile_bytes); simplify it"
             )
-        return str(answer["error"])
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -105,6 +131,7 @@ class CompileWorker:
         )
         self._answers = Queue()
         self._ready = False
+        self._prepared = set()
         threading.Thread(target=_listen, args=(self._process, self._answers), daemon=True).start()
         self._send(self._facts)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -81,16 +83,63 @@ def _fault(asked: dict[str, Any]) -> str:
     return first.message if first else ""
 
 
+def _xgrammar(vocabulary: _Vocabulary) -> Callable[[str], bytes]:
+    from xgrammar import GrammarCompiler, TokenizerInfo, VocabType
+
+    special = {*vocabulary.special_token_ids, vocabulary.eos_token_id}
+    # Tokens that are no text are left empty, which is how xgrammar knows them.
+    spelled = [b"" if i in special else token for i, token in enumerate(vocabulary.tokens)]
+    known = TokenizerInfo(
+        spelled, VocabType.RAW, vocab_size=len(spelled), stop_token_ids=[vocabulary.eos_token_id]
+    )
+    compiler = GrammarCompiler(known, max_threads=1, cache_enabled=False)
+    return lambda grammar: compiler.compile_grammar(grammar).serialize_json().encode()
+
+
+def _outlines_core(vocabulary: _Vocabulary) -> Callable[[str], bytes]:
+    from outlines_core import Index, Vocabulary
+
+    special = {*vocabulary.special_token_ids, vocabulary.eos_token_id}
+    spelled: dict[bytes | str, list[int]] = {}
+    for token, text in enumerate(vocabulary.tokens):
+        if text and token not in special:
+            spelled.setdefault(text, []).append(token)
+    known = Vocabulary(vocabulary.eos_token_id, spelled)
+    # An index has no method that gives its bytes; pickle asks for them in this way.
+    return lambda expression: bytes(Index(expression, known).__reduce__()[1][0])
+
+
+PREPARE = {"xgrammar": _xgrammar, "outlines-core": _outlines_core}
+"""For each further back end: what makes its compiled form, in bytes, from a grammar."""
+
+
+def _built(make: Callable[[str], bytes], grammar: str) -> dict[str, str]:
+    try:
+        return {"error": "", "made": b64encode(make(grammar)).decode()}
+    except MemoryError:
+        raise
+    except Exception as error:  # each package has its own
+        return {"error": str(error) or type(error).__name__}
+
+
 def main() -> None:
     """Serve until the other side closes the pipe."""
     vocabulary: Any = _Vocabulary(json.loads(sys.stdin.readline()))
     tokenizer = LLTokenizer(vocabulary)
     print(json.dumps({"ready": True}), flush=True)
+    made: dict[str, Callable[[str], bytes]] = {}
     for line in sys.stdin:
         asked = json.loads(line)
+        if "prepare" in asked:
+            made[asked["prepare"]] = PREPARE[asked["prepare"]](vocabulary)
+            print(json.dumps({"ready": True}), flush=True)
+            continue
         _bound_memory(asked["memory"])
-        trouble = _trouble(tokenizer, asked) if "grammar" in asked else _fault(asked)
-        print(json.dumps({"error": trouble}), flush=True)
+        if "back_end" in asked:
+            answer = _built(made[asked["back_end"]], asked["grammar"])
+        else:
+            answer = {"error": _trouble(tokenizer, asked) if "grammar" in asked else _fault(asked)}
+        print(json.dumps(answer), flush=True)
 
 
 main()

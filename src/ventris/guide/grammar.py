@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
+from ventris.guide.back_ends.choice import LLGUIDANCE, XGRAMMAR, BackEndName
+from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
 from ventris.guide.sources import read_text
 
 
@@ -25,7 +26,9 @@ class Grammar(HardGuide):
     """
 
     name = "grammar"
+    back_ends: ClassVar[tuple[BackEndName, ...]] = (LLGUIDANCE, XGRAMMAR)
 
+    @with_back_ends
     @with_hard_options
     class Options(BaseModel):
         source: str = Field(description="file in Lark or GBNF notation, or its text")
@@ -36,6 +39,14 @@ class Grammar(HardGuide):
         if ":" not in self.text:
             raise BadInput(f"{self.text[:80]!r} is neither a file nor a grammar; write 'start: ...'")
         self.limits.check_text(self.text, "grammar")
+
+    def source(self) -> str:
+        """The grammar as the back end reads it; xgrammar reads GBNF itself."""
+        if self.backend != XGRAMMAR:
+            return super().source()
+        if "::=" not in self.text:
+            raise BadInput("xgrammar reads GBNF (root ::= ...) and no Lark here; leave backend at llguidance")
+        return self.text
 
     def grammar(self) -> str:
         """The grammar in Lark's notation."""

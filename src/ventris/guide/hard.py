@@ -9,7 +9,6 @@ from copy import copy
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, TypedDict, get_args
 
 import numpy as np
-from llguidance import LLMatcher
 from pydantic import BaseModel, Field, create_model
 from torch import Tensor
 
@@ -17,9 +16,14 @@ from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.parts import NodeView, RequestView
 from ventris.engine.sampling import Row, Sampling, greedy_token
 from ventris.engine.tree import TokenTree
+from ventris.guide.back_ends.choice import LLGUIDANCE, OUTLINES, BackEndName, check_back_end
+from ventris.guide.back_ends.ebnf import to_ebnf
+from ventris.guide.back_ends.expression import to_expression
+from ventris.guide.back_ends.language import Language
 from ventris.guide.closing import LONGEST, Deadline, find_ending
 from ventris.guide.compile import gist
 from ventris.guide.limits import DEFAULT_LIMITS, GuideStopped, Limits
+from ventris.guide.matcher import Matcher
 from ventris.guide.vocabulary import ByteTokenizer, Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
@@ -42,6 +46,7 @@ class HardSettings(TypedDict, total=False):
     forced: bool
     close: Close
     limits: Limits
+    backend: BackEndName
 
 
 def with_hard_options(own: type[BaseModel]) -> type[BaseModel]:
@@ -49,6 +54,12 @@ def with_hard_options(own: type[BaseModel]) -> type[BaseModel]:
     forced = Field(True, description="draft text that must come next")
     close = Field("free", description="free, or in-time: end the text within max_new_tokens")
     return create_model(own.__name__, __base__=own, forced=(bool, forced), close=(Close, close))
+
+
+def with_back_ends(own: type[BaseModel]) -> type[BaseModel]:
+    """A guide's options, and the choice between back ends."""
+    backend = Field(LLGUIDANCE, description="llguidance, xgrammar or outlines-core; see docs/guides.md")
+    return create_model(own.__name__, __base__=own, backend=(BackEndName, backend))
 
 
 class HardGuide(ABC):
@@ -63,26 +74,36 @@ class HardGuide(ABC):
             ``max_new_tokens``, so that every text ends in time and is whole. Only the likeliest tokens of a
             place (:data:`CANDIDATES`) are looked at then.
         limits: Bounds for compiling and decoding.
+        backend: What compiles the language and finds the masks. Those other than llguidance tell no forced
+            text, and the limits of a step do not hold for them.
 
     Raises:
-        BadInput: for an unknown way to close.
+        BadInput: for an unknown way to close, and a back end that is not installed or not for this guide.
     """
 
     name: ClassVar[str]
     masks = True
     forkable = True
+    back_ends: ClassVar[tuple[BackEndName, ...]] = (LLGUIDANCE,)
 
     def __init__(
-        self, *, forced: bool = True, close: Close = "free", limits: Limits = DEFAULT_LIMITS
+        self,
+        *,
+        forced: bool = True,
+        close: Close = "free",
+        limits: Limits = DEFAULT_LIMITS,
+        backend: BackEndName = LLGUIDANCE,
     ) -> None:
         if close not in get_args(Close):
             raise BadInput(f"close is {close!r}; it must be one of: {', '.join(get_args(Close))}")
+        check_back_end(backend, self.back_ends, self.name)
+        self.backend: BackEndName = backend
         self.forced = forced
         self.close: Close = close
         self.limits = limits
         self._opening: list[int] | None = None
         self._vocabulary: Vocabulary | None = None
-        self._matcher: LLMatcher | None = None
+        self._matcher: Matcher | None = None
 
     @abstractmethod
     def grammar(self) -> str:
@@ -91,6 +112,28 @@ class HardGuide(ABC):
         Raises:
             BadInput: if what the guide was made from says no language.
         """
+
+    def language(self) -> Language:
+        """The language, for back ends other than llguidance.
+
+        Raises:
+            BadInput: naming what they cannot keep.
+        """
+        raise NotImplementedError
+
+    def source(self) -> str:
+        """The language as the back end reads it.
+
+        Raises:
+            BadInput: as :meth:`grammar` and :meth:`language`.
+        """
+        if self.backend == LLGUIDANCE:
+            return self.grammar()
+        language = self.language()
+        if self.backend == OUTLINES:
+            # Without the mark of the end the first alternative that matches would win: "a" of "a|ab".
+            return f"(?:{to_expression(language, self.limits.text_bytes)})\\z"
+        return to_ebnf(language)
 
     def bind(self, tokenizer: ByteTokenizer | None) -> Self:
         """The guide for one tokenizer, compiled; models do this with the guides that they are given.
@@ -110,7 +153,7 @@ class HardGuide(ABC):
             bound._opening = find_ending(bound._matcher, vocabulary, LONGEST)
         return bound
 
-    def compile(self, vocabulary: Vocabulary) -> LLMatcher:
+    def compile(self, vocabulary: Vocabulary) -> Matcher:
         """The matcher for a vocabulary.
 
         Raises:
@@ -118,9 +161,10 @@ class HardGuide(ABC):
             BadInput: if it cannot be compiled within the limits.
         """
         try:
-            return vocabulary.matcher(self.grammar(), self.limits)
+            return vocabulary.matcher(self.source(), self.limits, self.backend)
         except BadInput as error:
-            raise type(error)(f"guide {self.name!r}: {error}") from None
+            by = "" if self.backend == LLGUIDANCE else f" (backend {self.backend})"
+            raise type(error)(f"guide {self.name!r}{by}: {error}") from None
         except ValueError as error:  # lone surrogates, or a number that the back end cannot hold
             raise BadInput(f"guide {self.name!r}: {str(error).splitlines()[0]}") from None
 
@@ -191,7 +235,7 @@ class HardState:
     """
 
     def __init__(
-        self, guide: HardGuide, vocabulary: Vocabulary, matcher: LLMatcher, end_ids: frozenset[int]
+        self, guide: HardGuide, vocabulary: Vocabulary, matcher: Matcher, end_ids: frozenset[int]
     ) -> None:
         self.tokens: list[int] = []
         self.ended = False
@@ -353,7 +397,7 @@ class HardState:
         kept = set(path[:count])
         if count == stop < len(tokens) and tokens[stop] in self._ends:
             probe = self._matcher.deep_copy()
-            if probe.consume_tokens(tokens[:stop]) and probe.is_accepting():
+            if probe.try_consume_tokens(tokens[:stop]) == stop and probe.is_accepting():
                 kept.add(path[stop])
         return kept
 

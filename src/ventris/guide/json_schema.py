@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
+from ventris.guide.back_ends.choice import ALL, LLGUIDANCE, BackEndName
+from ventris.guide.back_ends.from_schema import from_schema
+from ventris.guide.back_ends.language import Language
 from ventris.guide.compile import GrammarRefused
-from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
+from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
+from ventris.guide.matcher import Matcher
 from ventris.guide.schema.formats import AT_END
 from ventris.guide.schema.notes import Enforcement
 from ventris.guide.schema.rewrite import rewrite
@@ -55,11 +59,13 @@ class JsonSchema(HardGuide):
     """
 
     name = "json-schema"
+    back_ends: ClassVar[tuple[BackEndName, ...]] = ALL
 
     with warnings.catch_warnings():
         # The option has the name that everybody expects; pydantic has an old method of that name.
         warnings.simplefilter("ignore")
 
+        @with_back_ends
         @with_hard_options
         class Options(BaseModel):
             schema: str = Field(description="file with a JSON schema, or its text")  # type: ignore[assignment]
@@ -87,8 +93,21 @@ class JsonSchema(HardGuide):
     def enforcement(self) -> Enforcement:
         """What the mask keeps and what only the check at the end; final once the guide is bound."""
         if self._enforcement is None:
-            return rewrite(self.schema, self.limits, self._relaxed)[1]
+            return self._expected()
         return self._enforcement
+
+    def _expected(self) -> Enforcement:
+        """What the mask will keep as things stand."""
+        rewritten, noted = rewrite(self.schema, self.limits, self._relaxed)
+        if self.backend == LLGUIDANCE:
+            return noted
+        return from_schema(rewritten, noted, self.whitespace, self.limits)[1]
+
+    def language(self) -> Language:
+        """The rewritten schema written out; see :mod:`ventris.guide.back_ends.from_schema`."""
+        rewritten, noted = rewrite(self.schema, self.limits)
+        language, self._enforcement = from_schema(rewritten, noted, self.whitespace, self.limits)
+        return language
 
     def grammar(self) -> str:
         """The rewritten schema, which llguidance compiles itself."""
@@ -99,8 +118,12 @@ class JsonSchema(HardGuide):
             json.dumps({} if schema is True else schema), overrides=WHITESPACE[self.whitespace]
         )
 
-    def compile(self, vocabulary: Vocabulary) -> LLMatcher:
+    def compile(self, vocabulary: Vocabulary) -> Matcher:
         """The matcher; what the back end cannot take is left to the check at the end, unless ``strict``."""
+        if self.backend != LLGUIDANCE:
+            made = super().compile(vocabulary)
+            self._refuse_unmasked()
+            return made
         while True:
             self._refuse_unmasked()
             try:
@@ -116,7 +139,7 @@ class JsonSchema(HardGuide):
         return next((keywords for keywords in fitting if not keywords <= self._relaxed), frozenset())
 
     def _refuse_unmasked(self) -> None:
-        if self.strict and (notes := rewrite(self.schema, self.limits, self._relaxed)[1].checked_at_end):
+        if self.strict and (notes := self._expected().checked_at_end):
             raise BadInput(
                 f"guide {self.name!r} is strict, and no mask can keep {notes[0]}; "
                 "take the rule out, or set strict to false to have the finished text checked"
@@ -141,6 +164,7 @@ class Json(JsonSchema):
 
     name = "json"
 
+    @with_back_ends
     @with_hard_options
     class Options(BaseModel):
         kind: Literal["any", "object", "array"] = Field("any", description="any, object or array")

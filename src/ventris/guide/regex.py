@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from llguidance import LLMatcher
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
-from ventris.guide.hard import HardGuide, HardSettings, with_hard_options
+from ventris.guide.back_ends.choice import ALL, BackEndName
+from ventris.guide.back_ends.from_regex import from_regex
+from ventris.guide.back_ends.language import Language
+from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
 
 METACHARACTERS = frozenset(r"\.+*?()|[]{}^$/&~-#")
 
@@ -24,7 +27,9 @@ class Regex(HardGuide):
     """
 
     name = "regex"
+    back_ends: ClassVar[tuple[BackEndName, ...]] = ALL
 
+    @with_back_ends
     @with_hard_options
     class Options(BaseModel):
         pattern: str = Field(description="expression that the whole answer matches")
@@ -37,6 +42,10 @@ class Regex(HardGuide):
     def grammar(self) -> str:
         """The expression without its outer anchors."""
         return LLMatcher.grammar_from_regex(without_anchors(self.pattern))
+
+    def language(self) -> Language:
+        r"""The same; ``\d``, ``\w`` and ``\s`` are refused, which Rust and others read differently."""
+        return Language(from_regex(without_anchors(self.pattern), whole=True, ascii_classes=False))
 
 
 def without_anchors(pattern: str) -> str:

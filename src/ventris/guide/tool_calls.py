@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 from pydantic import BaseModel, Field
 
 from ventris.engine.errors import BadInput
+from ventris.guide.back_ends.choice import LLGUIDANCE
 from ventris.guide.call_format import (
     FORMATS,
     CallFormat,
@@ -29,8 +30,7 @@ from ventris.guide.sources import read_text
 from ventris.guide.vocabulary import ByteTokenizer, Vocabulary
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher
-
+    from ventris.guide.matcher import Matcher
     from ventris.models.tokenizer import Tokenizer
 
 SYSTEM = (
@@ -55,6 +55,7 @@ class ToolCalls(JsonSchema):
     """
 
     name = "tool-calls"
+    back_ends = (LLGUIDANCE,)
 
     @with_hard_options
     class Options(BaseModel):
@@ -120,7 +121,7 @@ class ToolCalls(JsonSchema):
         chosen.schema = chosen._schema()
         return chosen.bind(tokenizer)
 
-    def compile(self, vocabulary: Vocabulary) -> LLMatcher:
+    def compile(self, vocabulary: Vocabulary) -> Matcher:
         self._mark_id = _special_id(vocabulary, self.format.mark if self.format else "")
         return super().compile(vocabulary)
 

@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from llguidance import LLMatcher, LLTokenizer
 
 from ventris.engine.errors import BadInput
+from ventris.guide.back_ends.choice import LLGUIDANCE, read_matcher
 from ventris.guide.closing import Likely
 from ventris.guide.compile import CompileWorker, gist
 from ventris.guide.limits import Limits
+from ventris.guide.matcher import Matcher
 
 KEPT_VOCABULARIES = 4
 KEPT_GRAMMARS = 64
@@ -58,15 +60,16 @@ class Vocabulary:
             raise BadInput("this tokenizer names no end token, and a guided text must be able to end")
         self.size = tokenizer.vocab_size
         self.end_ids = frozenset(tokenizer.eos_ids)
+        self.end = tokenizer.eos_ids[0]
         self.token_bytes = tokenizer.vocabulary_bytes
         special = sorted({*tokenizer.special_ids, *self.end_ids})
-        self.worker = CompileWorker(self.token_bytes, special, tokenizer.eos_ids[0])
+        self.worker = CompileWorker(self.token_bytes, special, self.end)
         self.worker.start()
         wrapped: Any = _Wrapped(tokenizer, special)
         self.backend = LLTokenizer(wrapped, eos_token=list(tokenizer.eos_ids))
         self.split = wrapped
         self.special = frozenset(special)
-        self._grammars: OrderedDict[tuple[str, Limits], LLMatcher] = OrderedDict()
+        self._grammars: OrderedDict[tuple[str, str, Limits], Matcher] = OrderedDict()
         self._lock = threading.Lock()
 
     @cached_property
@@ -74,24 +77,33 @@ class Vocabulary:
         """Tokens to look for an ending with."""
         return Likely.of(self.token_bytes, self.special)
 
-    def matcher(self, grammar: str, limits: Limits) -> LLMatcher:
+    def matcher(self, grammar: str, limits: Limits, back_end: str = LLGUIDANCE) -> Matcher:
         """A matcher at the beginning of the text, to be copied for each request.
+
+        Args:
+            grammar: As the back end reads it.
 
         Raises:
             BadInput: if the grammar cannot be compiled within the limits.
         """
-        key = (grammar, limits)
+        key = (back_end, grammar, limits)
         with self._lock:
             if key not in self._grammars:
-                self.worker.check(grammar, limits)
-                made = LLMatcher(self.backend, grammar, log_level=0, limits=limits.parser_limits())
-                if made.is_error():
-                    raise BadInput(gist(made.get_error()))
-                self._grammars[key] = made
+                self._grammars[key] = self._compiled(grammar, limits, back_end)
                 if len(self._grammars) > KEPT_GRAMMARS:
                     self._grammars.popitem(last=False)
             self._grammars.move_to_end(key)
             return self._grammars[key].deep_copy()
+
+    def _compiled(self, grammar: str, limits: Limits, back_end: str) -> Matcher:
+        if back_end != LLGUIDANCE:
+            built = self.worker.build(back_end, grammar, limits)
+            return read_matcher(back_end, built, self.token_bytes, self.special, self.end_ids, self.end)
+        self.worker.check(grammar, limits)
+        made = LLMatcher(self.backend, grammar, log_level=0, limits=limits.parser_limits())
+        if made.is_error():
+            raise BadInput(gist(made.get_error()))
+        return made
 
 
 class _Wrapped:

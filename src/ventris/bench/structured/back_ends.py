@@ -11,6 +11,7 @@ from llguidance import LLMatcher
 
 from ventris.engine.errors import BadInput
 from ventris.guide import HardGuide, JsonSchema
+from ventris.guide.back_ends.choice import is_installed
 from ventris.guide.json_schema import WHITESPACE
 from ventris.guide.limits import DEFAULT_LIMITS
 
@@ -61,17 +62,27 @@ def _in_time(schema: Any, whitespace: Any) -> Any:
     return JsonSchema(schema, whitespace=whitespace, strict=True, close="in-time")
 
 
+def _xgrammar(schema: Any, whitespace: Any) -> Any:
+    return JsonSchema(schema, whitespace=whitespace, backend="xgrammar")
+
+
+def _outlines_core(schema: Any, whitespace: Any) -> Any:
+    return JsonSchema(schema, whitespace=whitespace, backend="outlines-core")
+
+
 KNOWN = (
     BackEnd(DEFAULT, _ventris, "the guide json-schema"),
     BackEnd("ventris-strict", _strict, "the same, refusing rules that no mask keeps", on_request=True),
     BackEnd("ventris-in-time", _in_time, "strict, and closing within the tokens allowed", on_request=True),
     BackEnd("llguidance", _Bare, "llguidance alone: the schema as it is, no check at the end"),
+    BackEnd("xgrammar", _xgrammar, "the guide json-schema, compiled by xgrammar", on_request=True),
+    BackEnd("outlines-core", _outlines_core, "the same by outlines-core, no recursion", on_request=True),
 )
 
 
 def installed() -> list[BackEnd]:
     """The back ends that can run here."""
-    return list(KNOWN)
+    return [back_end for back_end in KNOWN if is_installed(back_end.name)]
 
 
 def chosen(names: Sequence[str]) -> list[BackEnd]:

@@ -1,0 +1,1 @@
+"""Back ends of hard guides: llguidance, and others behind the same protocol."""
