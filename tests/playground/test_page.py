@@ -98,7 +98,9 @@ def test_steps_are_walked_by_the_keyboard(browser: Browser, server: Running) -> 
     assert browser.run("document.querySelector('.step-view h3').textContent").startswith("Step 2 of ")
 
 
-def test_two_configurations_answer_one_prompt(browser: Browser, server: Running, model: Model) -> None:
+def test_two_configurations_answer_one_prompt(
+    browser: Browser, server: Running, model: Model, pictures: Path
+) -> None:
     opened(browser, server, max_tokens=40)
     browser.run("document.getElementById('compare').click()")
     assert browser.run("[...document.querySelectorAll('.lane')].length") == 2
@@ -113,6 +115,10 @@ def test_two_configurations_answer_one_prompt(browser: Browser, server: Running,
     browser.run("document.getElementById('together').click()")
     ask(browser, "again")
     assert "They ran at once" in browser.run("document.getElementById('verdict').textContent")
+    # Side by side needs room; without it they stand one below the other, and nothing sticks out.
+    browser.shape(400, 900)
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    browser.picture(pictures / "playground-two-400.png", whole=True)
 
 
 def test_a_guide_keeps_its_form(browser: Browser, server: Running) -> None:
@@ -120,6 +126,10 @@ def test_a_guide_keeps_its_form(browser: Browser, server: Running) -> None:
     assert browser.run("document.getElementById('rule-only').value") == "yes\nno"
     ask(browser, "well?")
     assert answer(browser) in ("yes", "no")
+    # After the first letter nothing else was allowed, so the guide drafts the rest.
+    hues = browser.run("[...document.querySelectorAll('.answer .t')].map((span) => span.classList[1])")
+    assert hues[0] == "h-target"
+    assert "h-target" not in hues[1:]
 
 
 def test_escape_stops_an_answer_for_the_server_too(browser: Browser, server: Running) -> None:

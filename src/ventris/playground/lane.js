@@ -96,7 +96,7 @@ class Lane {
     this.live = { sent: performance.now(), first: 0, tokens: 0, passes: 0, drafted: 0, kept: 0 };
     const pieces = new Pieces();
     let [text, stats, finish, stopped] = ["", null, null, false];
-    this.#scroll(true);
+    this.#scroll();
     try {
       const body = { model, messages: [...this.messages, said], stream: true, ventris: this.parts(), ...settings };
       const response = await ask("/v1/chat/completions", key, body, signal);
@@ -123,7 +123,6 @@ class Lane {
     this.line.removeAttribute("aria-busy");
     if (finish === "length") this.line.append(el("span", { class: "quiet", title: "the longest answer allowed" }, " …"));
     if (finish) this.messages.push(said, { role: "assistant", content: text });
-    this.#scroll();
     return { text, stats, finish };
   }
 
@@ -141,11 +140,11 @@ class Lane {
       span.steps = this.steps;
       this.line.append(span);
     }
-    if (near) this.#scroll(true);
+    if (near) this.#scroll();
   }
 
-  #scroll(always = false) {
-    if (always) this.log.scrollTop = this.log.scrollHeight;
+  #scroll() {
+    this.log.scrollTop = this.log.scrollHeight;
   }
 
   // Where tokens come from
