@@ -5,6 +5,9 @@ from __future__ import annotations
 from ventris.engine.errors import BadInput
 from ventris.guide.back_ends.language import Chars, Either, Language, Node, Repeat, Row, Rule, Text
 
+WORK = 20
+"""Bytes written on the way, for each byte that the expression may have; rules are copied into rules."""
+
 
 def to_expression(language: Language, longest: int) -> str:
     """The expression, with rules written out where they are named.
@@ -23,10 +26,12 @@ class _Writer:
         self._rules = language.rules
         self._longest = longest
         self._known: dict[str, str | None] = {}
+        self._used = 0
 
     def written(self, node: Node) -> str:
         text = self._written(node)
-        if len(text) > self._longest:
+        self._used += len(text)
+        if len(text) > self._longest or self._used > WORK * self._longest:
             raise BadInput(
                 f"its regular expression grows past {self._longest:,} bytes (limit text_bytes); simplify it"
             )

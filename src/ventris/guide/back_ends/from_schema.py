@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from ventris.engine.errors import BadInput
@@ -120,6 +121,7 @@ class _Builder:
         self._definitions = root.get("$defs", {}) if isinstance(root, dict) else {}
         self._open: dict[str, str | None] = {}
         self._nodes = 0
+        self._until = perf_counter() + limits.compile_seconds
 
     def node(self, schema: Schema, place: str) -> Node:
         """The texts of one schema; what nests in itself becomes a rule."""
@@ -128,6 +130,7 @@ class _Builder:
         if schema is False:
             return NOTHING
         self._nodes += 1
+        self._check_time()
         if self._nodes > self._limits.rewritten_nodes:
             raise BadInput(
                 f"the schema grows past {self._limits.rewritten_nodes:,} subschemas when it is written out "
@@ -149,6 +152,13 @@ class _Builder:
             return made
         self.rules[rule] = made
         return Rule(rule)
+
+    def _check_time(self) -> None:
+        if perf_counter() > self._until:
+            raise BadInput(
+                f"writing it out takes more than {self._limits.compile_seconds:g} s (limit compile_seconds); "
+                "simplify it"
+            )
 
     def _shared(self, node: Node) -> Node:
         """A part that is named in several places, so that it is written once."""
@@ -197,6 +207,7 @@ class _Builder:
             return ways if len(ways) >= len(others) else others
         found: list[Plain] = []
         for way in ways:
+            self._check_time()
             for other in others:
                 merged, left = both(way, other)
                 for keyword in left:
