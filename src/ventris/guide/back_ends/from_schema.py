@@ -35,7 +35,7 @@ from ventris.guide.back_ends.language import (
     repeat,
     row,
 )
-from ventris.guide.back_ends.quoted import other_names, quoted, spelled, string_rules, strings
+from ventris.guide.back_ends.quoted import other_names, quoted, spelled, strings
 from ventris.guide.limits import Limits
 from ventris.guide.schema.notes import Enforcement, Notebook
 from ventris.guide.schema.source import Schema
@@ -65,8 +65,7 @@ SEPARATORS: dict[str, tuple[Node, Node, Node]] = {
 }
 """Between items, behind keys, and inside brackets."""
 
-NUMBER = Rule("number")
-ANY_NUMBER = row(
+NUMBER = row(
     UNBOUNDED,
     optional(row(Text("."), repeat(DIGIT, 1))),
     optional(row(chars("eE"), optional(chars("+-")), repeat(DIGIT, 1))),
@@ -115,7 +114,7 @@ def from_schema(
 class _Builder:
     def __init__(self, root: Schema, whitespace: str, limits: Limits) -> None:
         self.notes = Notebook()
-        self.rules: dict[str, Node] = {**string_rules(), NUMBER.name: ANY_NUMBER}
+        self.rules: dict[str, Node] = {}
         self.comma, self.colon, self.gap = SEPARATORS[whitespace]
         self._limits = limits
         self._definitions = root.get("$defs", {}) if isinstance(root, dict) else {}

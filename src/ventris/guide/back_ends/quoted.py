@@ -22,9 +22,6 @@ from ventris.guide.back_ends.language import (
 )
 
 ESCAPED: Ranges = ((0, 0x1F), (ord('"'), ord('"')), (ord("\\"), ord("\\")))
-ESCAPED_CODES = [code for first, last in ESCAPED for code in range(first, last + 1)]
-ESCAPE, LETTERS, STRING = Rule("escape"), Rule("letters"), Rule("string")
-"""Rules for what is everywhere, so that it is written and compiled once; see :func:`string_rules`."""
 QUOTE = Text('"')
 
 
@@ -39,12 +36,14 @@ def inside(node: Node) -> Node:
         case Text(text):
             return Text(spelled(text)[1:-1])
         case Chars(ranges):
-            codes = [code for code in ESCAPED_CODES if any(low <= code <= high for low, high in ranges)]
+            escapes = [
+                Text(spelled(chr(code))[1:-1])
+                for first, last in ESCAPED
+                for code in range(first, last + 1)
+                if any(low <= code <= high for low, high in ranges)
+            ]
             plain = without((*without(ranges), *ESCAPED))
-            escapes = [Text(spelled(chr(code))[1:-1]) for code in codes]
-            return either(
-                *([Chars(plain)] if plain else []), *([ESCAPE] if codes == ESCAPED_CODES else escapes)
-            )
+            return either(*([Chars(plain)] if plain else []), *escapes)
         case Row(parts):
             return row(*map(inside, parts))
         case Either(parts):
@@ -65,7 +64,7 @@ ANY_CHARACTER = Chars(without(()))
 
 def strings(least: int = 0, most: int | None = None) -> Node:
     """Strings of some length, in characters."""
-    return STRING if (least, most) == (0, None) else quoted(repeat(ANY_CHARACTER, least, most))
+    return quoted(repeat(ANY_CHARACTER, least, most))
 
 
 def other_names(names: list[str]) -> Node:
@@ -79,13 +78,6 @@ def _others(names: list[str]) -> Node:
     ends = Text("") if "" not in names else NOTHING
     taken = chars("".join(firsts))
     rest = Chars(without(taken.ranges if isinstance(taken, Chars) else ()))
-    away = row(rest, LETTERS)
+    away = row(rest, repeat(ANY_CHARACTER))
     along = [row(Text(first), _others([name[1:] for name in names if name[:1] == first])) for first in firsts]
     return either(ends, away, *along)
-
-
-def string_rules() -> dict[str, Node]:
-    """The rules that languages of strings name."""
-    letters = repeat(inside(ANY_CHARACTER))
-    escapes = either(*(Text(spelled(chr(code))[1:-1]) for code in ESCAPED_CODES))
-    return {ESCAPE.name: escapes, LETTERS.name: letters, STRING.name: row(QUOTE, LETTERS, QUOTE)}
