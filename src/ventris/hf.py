@@ -37,7 +37,7 @@ from transformers.generation.stopping_criteria import (
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerationMixin
 
 from ventris.draft import DraftModel, Stack
-from ventris.engine.errors import BadInput, Incompatible, VentrisError
+from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.parts import NodeView, RequestView
 from ventris.engine.request import Request
 from ventris.engine.target import Rows, Scores, Target
@@ -100,7 +100,7 @@ def hf_generate(
 
     Raises:
         BadInput, Incompatible: before anything is decoded, for what cannot be done.
-        VentrisError: if the decoding of a row fails.
+        Exception: what a processor or the model raised while a row was decoded.
     """
     # transformers 5 does not hand these three on to a callable, though it lets them be given.
     if streamer is None:
@@ -426,8 +426,8 @@ def _decode(model: Model, requests: Sequence[Request], rows: Sequence[_Row], str
         for event in engine.run():
             completion = event.completion
             row = row_of[id(completion)]
-            if completion.error is not None and row.length is None:
-                raise VentrisError(completion.error)
+            if completion.exception is not None and row.length is None:
+                raise completion.exception
             # A step may have gone on, or failed, after the token at which the row ended.
             kept = completion.tokens if row.length is None else row.kept
             new = kept[len(row.tokens) :]
