@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from ventris.models.native.stages import NativeStages, PackedWeights
-from ventris.models.stages import InputNorm, Stage, TorchStages
+from ventris.models.stage import InputNorm, Stage
+from ventris.models.stages import TorchStages
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,8 @@ from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
-from ventris.models.stages import Stage, as_array, drafting_dtype, fast_stages, runs_natively, threads_of
+from ventris.models.stage import Stage
+from ventris.models.stages import as_array, drafting_dtype, fast_stages, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
 
 

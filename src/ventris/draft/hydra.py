@@ -34,7 +34,8 @@ from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
-from ventris.models.stages import Array, as_array
+from ventris.models.stage import Array
+from ventris.models.stages import as_array
 
 DYNAMIC_WIDTH = 4
 """Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""

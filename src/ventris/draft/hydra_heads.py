@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ventris.draft.prefix_attention import CachedPrefix, PrefixAttention, PrefixSizes
 from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
 from ventris.engine.target import Target
-from ventris.models.stages import Array, Form, Stage, as_array, fast_stages, rms_norm_rows
+from ventris.models.stage import Array, Form, Stage
+from ventris.models.stages import as_array, fast_stages, rms_norm_rows
 
 
 class HydraHeads(nn.Module):

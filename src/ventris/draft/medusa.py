@@ -27,7 +27,8 @@ from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
-from ventris.models.stages import Array, as_array
+from ventris.models.stage import Array
+from ventris.models.stages import as_array
 
 RANKS = 10
 """Guesses of a head that may enter the tree."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
 from ventris.engine.target import Target
-from ventris.models.stages import Array, InputNorm, Stage, fast_stages
+from ventris.models.stage import Array, InputNorm, Stage
+from ventris.models.stages import fast_stages
 
 
 class MedusaHeads(nn.Module):

@@ -19,7 +19,8 @@ from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables
-from ventris.models.stages import Array, as_array, drafting_dtype, rms_norm_rows, runs_natively, threads_of
+from ventris.models.stage import Array
+from ventris.models.stages import as_array, drafting_dtype, rms_norm_rows, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
 
 

@@ -11,7 +11,7 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead, rms_norm
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.target import Target
-from ventris.models.stages import Stage
+from ventris.models.stage import Stage
 
 RowsKind = Literal["tied", "stored", "own"]
 """Where the vocabulary rows come from: the target's embedding, which is its head too; a copy of the target's

@@ -12,8 +12,8 @@ from llguidance import LLMatcher, LLTokenizer
 
 from ventris.engine.errors import BadInput
 from ventris.guide.back_ends.choice import LLGUIDANCE, read_matcher
-from ventris.guide.closing import Likely
 from ventris.guide.compile import CompileWorker, gist
+from ventris.guide.likely import Likely
 from ventris.guide.limits import Limits
 from ventris.guide.matcher import Matcher
 

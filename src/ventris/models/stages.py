@@ -7,23 +7,18 @@ torch. Drafts may differ by rounding between the two, outputs do not depend on d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
+from ventris.models.stage import Array, InputNorm, Stage
 from ventris.models.torch_decoder import Linear, Norm, packs_for_onednn
 
 if TYPE_CHECKING:
     from ventris.engine.target import Target
-
-Form = Literal["plain", "residual", "halves"]
-
-Array = NDArray[np.float32]
 
 RunStages = Callable[[Array], Array]
 """``[n, columns of the first matrix]`` to ``[n * copies, rows of the last]``.
@@ -31,31 +26,6 @@ RunStages = Callable[[Array], Array]
 Arrays of numpy, because right after a pass of the target nothing of torch is in the processor's caches, and
 each of its operations then takes some 60 microseconds.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One product of a row x.
-
-    Attributes:
-        weight: W, ``[rows, columns]``.
-        bias: ``[rows]`` or ``None``.
-        form: ``"plain"``: W x. ``"residual"``: x + silu(W_k x) for each of the ``rows / columns`` square
-            matrices that W is made of; x becomes as many rows, side by side in the batch. ``"halves"``: the
-            first half of W x plus silu of the second.
-    """
-
-    weight: Tensor
-    bias: Tensor | None = None
-    form: Form = "plain"
-
-
-@dataclass(frozen=True, slots=True)
-class InputNorm:
-    """An RMS norm before the first stage."""
-
-    weight: Tensor
-    eps: float
 
 
 def fast_stages(

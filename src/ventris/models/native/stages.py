@@ -13,7 +13,7 @@ from torch import Tensor
 from ventris.models.native import abi
 from ventris.models.native.build import load_library
 from ventris.models.native.pack import ALIGNMENT, Bytes, in_huge_pages, pack_matrix, pack_vector
-from ventris.models.stages import Array, InputNorm, Stage
+from ventris.models.stage import Array, InputNorm, Stage
 from ventris.models.weights import BLOCK
 
 ACTIVATION_BITS = 8
