@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from ventris.bench.structured.cost import (
+import pytest
+import torch
+
+from ventris.bench.structured.cost import Unpruned, measure_cost
+from ventris.bench.structured.cost_findings import cost_findings
+from ventris.bench.structured.cost_methods import (
     FORCED,
     GUIDED,
-    METHODS,
     NGRAM,
     UNGUIDED,
-    UNPRUNED,
     Timed,
-    Unpruned,
-    cost_findings,
-    measure_cost,
+    cost_methods,
+    drafts_for,
+    unpruned,
 )
 from ventris.bench.structured.quality import (
     GUIDED as WITH_GUIDE,
@@ -29,7 +32,12 @@ from ventris.bench.structured.quality import (
     read_items,
 )
 from ventris.bench.structured.settings import StructuredSettings
+from ventris.draft import checkpoint
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
+from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 from ventris.guide import Choice
 
@@ -57,34 +65,84 @@ def timed(method: str, schema: str, repeat: int, seconds: float) -> Timed:
 
 
 def test_ratios_compare_the_same_schema_in_the_same_repeat() -> None:
-    speeds = {UNGUIDED: 1.0, GUIDED: 1.02, FORCED: 0.68, NGRAM: 0.51}
+    speeds = {UNGUIDED: 1.0, GUIDED: 1.02, FORCED: 0.68, NGRAM: 0.51, "hydra": 0.6, "ngram,hydra": 0.34}
+    methods = cost_methods([NGRAM, "hydra", "ngram,hydra"])
     runs = [
         timed(method.name, schema, repeat, load * speeds.get(method.name, 1.0))
-        for method in METHODS
+        for method in methods
         for schema, load in (("a", 0.01), ("b", 0.02), ("c", 0.5))
         for repeat in range(2)
     ]
-    found = cost_findings(runs, seed=0).figures
+    findings = cost_findings(runs, methods, seed=0)
+    found = findings.figures
     assert found["step"]["value"] == pytest.approx(1.02)
     assert found["forced"]["value"] == pytest.approx(0.68 / 1.02)
     assert found["ngram"]["value"] == pytest.approx(2.0)
     assert found["step"]["low"] == pytest.approx(1.02)
+    assert found["trained"]["value"] == pytest.approx(3.0)
+    assert "ngram,hydra by guided" in found["trained"]["title"]
+    assert [row[0] for row in findings.tables[1].rows] == [NGRAM, "hydra", "ngram,hydra"]
 
 
-def test_every_method_decodes_the_same_document_in_turn() -> None:
+def test_acceptance_is_shown_with_and_without_pruning() -> None:
+    methods = cost_methods([NGRAM])
+    runs = [timed(method.name, "a", repeat, 0.01) for method in methods for repeat in range(3)]
+    for run in runs:
+        if run.method == unpruned(NGRAM):
+            run.drafted = 40
+    findings = cost_findings(runs, methods, seed=0)
+    assert findings.figures["drafters"][NGRAM]["drafted_unpruned"] == 120
+    assert findings.tables[1].rows[0][3:] == ["60", "50.0 %", "120", "25.0 %"]
+    assert findings.figures["trained"]["value"] is None
+
+
+def test_trained_drafters_are_those_with_a_checkpoint_for_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    model = tiny_chat_model()
+    write_medusa(tmp_path / "medusa-tiny", model.target)
+    found, missing = drafts_for(model.workshop)
+    assert found == ["ngram", "medusa", "ngram,medusa"]
+    assert "no hydra checkpoint" in missing["hydra"]
+    assert "model" not in missing
+    assert drafts_for(model.workshop, ["medusa:nodes=8"]) == (["medusa:nodes=8"], {})
+    with pytest.raises(BadInput, match="no eagle checkpoint"):
+        drafts_for(model.workshop, ["ngram", "eagle"])
+
+
+def write_medusa(folder: Path, target: Target) -> None:
+    """A checkpoint of heads that nobody trained."""
+    network = MedusaHeads(2, target.hidden_size, target.vocab_size, "stored")
+    network.vocabulary.ids.copy_(torch.arange(target.vocab_size))
+    measured = {"accuracies": [[0.5, 0.2], [0.4, 0.2]]}
+    HeadCheckpoint("medusa", TargetSketch.of(target), network.sizes, measured, network.state_dict()).save(
+        folder
+    )
+
+
+def test_every_method_decodes_the_same_document_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    model = tiny_chat_model()
+    write_medusa(tmp_path / "medusa-tiny", model.target)
+    methods = cost_methods([NGRAM, "medusa", "ngram,medusa"])
     small = {"max_new_tokens": 60, "max_prompt_tokens": 4000, "repeats": 1, "threads": 1}
     settings = StructuredSettings.model_validate({"protocol": "cost", **small})
-    findings, runs = measure_cost(settings, 4, silent, tiny_chat_model())
+    findings, runs = measure_cost(settings, 4, silent, model)
     by_schema: dict[str, dict[str, int]] = {}
     for run in runs:
         by_schema.setdefault(run["schema_name"], {})[run["method"]] = run["tokens"]
     assert by_schema
     for tokens in by_schema.values():
-        assert set(tokens) == {method.name for method in METHODS}
+        assert set(tokens) == {method.name for method in methods}
         assert len(set(tokens.values())) == 1
-    assert {row[0] for row in findings.tables[1].rows} == {method.name for method in METHODS}
+    assert [row[0] for row in findings.tables[2].rows] == [method.name for method in methods]
+    assert any("no row for hydra: no hydra checkpoint" in warning for warning in findings.warnings)
     plain = [run for run in runs if run["method"] in (UNGUIDED, GUIDED)]
     assert all(run["drafted"] == 0 for run in plain)
+    assert any(run["drafted"] > 0 for run in runs if run["method"] == unpruned("medusa"))
     steps = {way: sum(run["steps"] for run in runs if run["method"] == way) for way in (GUIDED, FORCED)}
     assert steps[FORCED] < steps[GUIDED]
 
@@ -103,7 +161,7 @@ def test_a_guide_without_pruning_changes_no_token_and_keeps_every_draft() -> Non
     tree = TokenTree.chain([PROMPT[-1], 5, 6], "draft")
     assert guide.start(request).prune(tree) == [0]
     assert not hasattr(Unpruned(guide).start(request), "prune")
-    assert UNPRUNED in {method.name for method in METHODS if not method.pruned}
+    assert [method.name for method in cost_methods([NGRAM]) if not method.pruned] == [unpruned(NGRAM)]
 
 
 def test_the_tasks_are_whole_and_their_examples_are_not_asked() -> None:

@@ -45,6 +45,11 @@ class StructuredSettings(BaseModel):
     max_prompt_tokens: int = Field(
         2048, ge=64, description="schemas whose prompt is longer are left out of end-to-end and cost"
     )
+    drafts: list[str] = Field(
+        default_factory=list,
+        description="only these drafters, for cost; ngram and every trained one for the model, alone and "
+        "behind ngram",
+    )
     repeats: int = Field(3, ge=1, description="how often cost decodes each prompt with each method")
     seconds: float = Field(60.0, gt=0, description="time that one schema may take under one back end")
     memory_gb: float = Field(4.0, gt=0, description="memory that it may take beyond the idle process")
