@@ -116,7 +116,7 @@ class Rehearsing:
 
 @pytest.mark.parametrize("settings", [{}, {"width": 1, "depth": 4}, {"width": 3, "nodes": 30}])
 def test_drafting_does_what_training_rehearsed(monkeypatch, settings):
-    monkeypatch.setattr("ventris.draft.eagle_layer.drafting_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("ventris.draft.decoder_beside.drafting_dtype", lambda device: torch.float32)
     monkeypatch.setattr("ventris.models.stages.drafting_dtype", lambda device: torch.float32)
     target = random_heads.tiny_target()
     network = random_heads.eagle_network(target, target.vocab_size)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.eagle_network import EagleNetwork
-from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.stage import Stage
-from ventris.models.stages import as_array, drafting_dtype, fast_stages, runs_natively, threads_of
-from ventris.models.torch_decoder import TorchDecoder
+from ventris.models.stages import as_array, fast_stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,11 @@ class Read:
 
 
 class EagleLayer:
-    """The decoder layer with its norm, its head and the target's embedding.
-
-    The head and the layer are 8-bit on the native runtime: that is half the bytes of bfloat16, and drafts
-    need no more.
-    """
+    """The decoder layer with its norm, its head and the target's embedding."""
 
     def __init__(self, network: EagleNetwork, target: Target) -> None:
         [self._fuse] = fast_stages(target, [[Stage(network.fuse.weight)]])
-        self._decoder = _native(network, target) or _torch(network, target)
+        self._decoder = decoder_beside(target, network.decoder(target.vocab_size), network.weights())
 
     def new_cache(self, capacity: int, ledger: MemoryLedger) -> KVCache:
         return self._decoder.new_cache(capacity, ledger, "eagle")
@@ -52,28 +47,3 @@ class EagleLayer:
         """Run nodes whose ``embeddings`` are the rows that stand before their tokens."""
         scores = self._decoder.forward(batch, (1,))
         return Read(torch.cat(scores.logits), scores.hidden[1])
-
-
-def _native(network: EagleNetwork, target: Target) -> Target | None:
-    if not runs_natively(target):
-        return None
-    from ventris.models.native import NativeDecoder
-
-    if not isinstance(target, NativeDecoder):
-        return None
-    config = replace(
-        network.decoder(target.vocab_size),
-        context_length=target.context_length,
-        embedding_scale=target.config.embedding_scale,
-    )
-    return NativeDecoder.from_weights(
-        config, network.weights(), "int8", threads_of(target), activation_bits=8, lender=target
-    )
-
-
-def _torch(network: EagleNetwork, target: Target) -> Target:
-    dtype = drafting_dtype(target.device)
-    config = replace(network.decoder(target.vocab_size), context_length=target.context_length)
-    # Already scaled, where the family scales its embeddings.
-    embedding = embedding_rows(target, range(target.vocab_size)).to(dtype)
-    return TorchDecoder(config, network.weights(), dtype, target.device, embedding)

@@ -162,6 +162,7 @@ class EagleNetwork(nn.Module):
             vocab_size=vocab_size,
             tied_head=False,
             token_beside_hidden=True,
+            borrowed_embedding=True,
             head_size=len(self.ids),
         )
 

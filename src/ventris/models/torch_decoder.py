@@ -125,7 +125,7 @@ class TorchDecoder:
             exactness. Logits are float32, or float64 where ``dtype`` is.
         device: Where everything lives.
         embedding: That of another decoder, ``[vocab, hidden]``, for one that has none of its own
-            (``token_beside_hidden``).
+            (``borrowed_embedding``).
 
     Raises:
         BadInput: if a weight is missing.

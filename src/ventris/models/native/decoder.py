@@ -51,7 +51,7 @@ class NativeDecoder:
         threads: Threads to compute with; ``None`` for all CPUs of the process.
         activation_bits: What activations are rounded to, in blocks of 32, before they meet 4- and 8-bit
             weights: 16 stays close to float32, 8 is faster for several nodes and is what llama.cpp does.
-        lender: Whose embedding is read by a decoder that has none of its own (``token_beside_hidden``).
+        lender: Whose embedding is read by a decoder that has none of its own (``borrowed_embedding``).
 
     Raises:
         NativeUnavailable: if the library cannot be compiled here.

@@ -263,7 +263,7 @@ class _Packer:
     def jobs(self) -> Iterator[_Job]:
         """Name and maker of every tensor of the file."""
         config = self.config
-        if not config.token_beside_hidden:
+        if not config.borrowed_embedding:
             yield (
                 "embedding",
                 lambda: self._matrix(["model.embed_tokens"], [config.vocab_size], config.hidden_size, 8),
