@@ -5,6 +5,17 @@ from ventris.verify.match import Coupled, Greedy, PointMass
 from ventris.verify.rejection import Rejection
 from ventris.verify.spectr import SpecTr
 from ventris.verify.synthetic import Synthetic
+from ventris.verify.threshold_rollback import ThresholdRollback
 from ventris.verify.typical import Typical
 
-__all__ = ["Block", "Coupled", "Greedy", "PointMass", "Rejection", "SpecTr", "Synthetic", "Typical"]
+__all__ = [
+    "Block",
+    "Coupled",
+    "Greedy",
+    "PointMass",
+    "Rejection",
+    "SpecTr",
+    "Synthetic",
+    "ThresholdRollback",
+    "Typical",
+]
