@@ -10,25 +10,21 @@ from itertools import product
 from time import perf_counter
 from typing import Any
 
-from ventris.bench.prepare import load_model
-from ventris.bench.prompts import load_questions
-from ventris.bench.question import Question
-from ventris.bench.race import asker
-from ventris.bench.record import Report
-from ventris.bench.runner import run_bench
-from ventris.bench.settings import read_settings
-from ventris.bench.summary import OVERALL, compare, summarize
+from ventris.bench.summary import compare
 from ventris.draft import Hydra, Medusa
 from ventris.draft.checkpoint import find_checkpoint, read_config
-from ventris.draft.head_drafter import HeadDrafter
 from ventris.draft.head_tree import StaticTree, accuracy_of_path, grow_from_accuracies
 from ventris.model import Model
+from ventris.papers.on_prompts import OnPrompts, speed_row
 from ventris.papers.reproduction import Reproduction, Row
 
 MEDUSA_FIGURE = "Medusa-1 decodes over 2.2 times as fast as plain decoding (Vicuna-7B, batch 1, greedy)"
 HYDRA_FIGURE = (
     "Hydra++ accepts 3.70 tokens a pass where Medusa accepts 2.58, and decodes 2.70 times as fast as plain"
 )
+
+
+TRAINING = "the paper's heads were trained on far larger models with far more text"
 
 
 def reproduce_medusa(
@@ -52,7 +48,7 @@ def reproduce_medusa(
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
     """
     started = perf_counter()
-    measured = _Measured(data, per_category, max_new_tokens, repeats, settings)
+    measured = OnPrompts(data, per_category, max_new_tokens, repeats, settings)
     accuracies = _measured(measured.model, "medusa", checkpoint)["accuracies"]
     full = full_tree(accuracies, nodes)
     searched = Medusa.load(measured.model, checkpoint, nodes=len(full.paths))
@@ -70,8 +66,8 @@ def reproduce_medusa(
         )
     )
     report = measured.race([f"medusa = {_spec('medusa', checkpoint)}"])
-    rows.append(_speed_row(report, "medusa"))
-    return Reproduction("medusa", MEDUSA_FIGURE, rows, perf_counter() - started, measured.notes())
+    rows.append(speed_row(report, "medusa"))
+    return Reproduction("medusa", MEDUSA_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))
 
 
 def reproduce_hydra(
@@ -96,7 +92,7 @@ def reproduce_hydra(
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
     """
     started = perf_counter()
-    measured = _Measured(data, per_category, max_new_tokens, repeats, settings)
+    measured = OnPrompts(data, per_category, max_new_tokens, repeats, settings)
     tree = grow_from_accuracies(_measured(measured.model, "medusa", medusa)["accuracies"], nodes)
     rows = [
         Row(
@@ -108,11 +104,11 @@ def reproduce_hydra(
     ]
     specs = [f"hydra = {_spec('hydra', checkpoint)}", f"medusa = {_spec('medusa', medusa)}"]
     report = measured.race(specs)
-    rows += [_speed_row(report, "hydra"), _speed_row(report, "medusa")]
+    rows += [speed_row(report, "hydra"), speed_row(report, "medusa")]
     against = compare(report.runs, "hydra", "medusa")
     if against is not None:
         rows.append(Row("speed of Hydra++, as a multiple of Medusa-1's", against.median, "x"))
-    return Reproduction("hydra", HYDRA_FIGURE, rows, perf_counter() - started, measured.notes())
+    return Reproduction("hydra", HYDRA_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))
 
 
 def full_tree(accuracies: Sequence[Sequence[float]], nodes: int) -> StaticTree:
@@ -127,68 +123,9 @@ def full_tree(accuracies: Sequence[Sequence[float]], nodes: int) -> StaticTree:
     return StaticTree(chosen, [accuracy_of_path(accuracies, path) for path in chosen])
 
 
-class _Measured:
-    """The model and the prompts of one reproduction."""
-
-    def __init__(
-        self,
-        data: str | None,
-        per_category: int | None,
-        max_new_tokens: int,
-        repeats: int,
-        settings: dict[str, Any],
-    ) -> None:
-        self.given = {
-            **settings,
-            "data": data,
-            "per_category": per_category,
-            "max_new_tokens": max_new_tokens,
-            "repeats": repeats,
-        }
-        self.settings = read_settings(self.given)
-        self.questions: Sequence[Question] = load_questions(data, self.settings.categories, per_category)
-        self.model: Model = load_model(self.settings)
-
-    def tokens_per_pass(self, drafter: HeadDrafter) -> float:
-        """Output tokens by passes of the target over the first turns, with the whole tree in each step."""
-        ask = asker(self.model.tokenizer)
-        tokens = steps = 0
-        for question in self.questions:
-            done = self.model.generate(
-                ask(question).prompt(0),
-                draft=drafter,
-                policy="fixed",
-                max_new_tokens=self.settings.max_new_tokens,
-                temperature=self.settings.temperature,
-            )
-            tokens += len(done.tokens)
-            steps += done.stats.steps
-        return tokens / max(steps, 1)
-
-    def race(self, methods: Sequence[str]) -> Report:
-        """The methods against plain decoding, in turn, with the policy that goes by cost."""
-        settings = read_settings({**self.given, "methods": list(methods)})
-        return run_bench(settings, model=self.model, questions=self.questions)
-
-    def notes(self) -> list[str]:
-        target = self.model.target
-        where = self.settings.data or "the built-in prompts"
-        prompts = f"{len(self.questions)} prompts of {where.rpartition('/')[2]}"
-        return [
-            f"{self.settings.model} in {getattr(target, 'dtype', '')} on {target.device.type}, {prompts}",
-            "the paper's heads were trained on far larger models with far more text",
-        ]
-
-
 def _measured(model: Model, method: str, checkpoint: str | None) -> Any:
     return read_config(find_checkpoint(method, model.target, checkpoint))["measured"]
 
 
 def _spec(method: str, checkpoint: str | None) -> str:
     return f'{method}:"{checkpoint}"' if checkpoint else method
-
-
-def _speed_row(report: Report, method: str) -> Row:
-    """Speed as a multiple of plain decoding's: the median over questions."""
-    ratio = summarize(report).cells[method, OVERALL].speedup
-    return Row(f"speed with {method}, as a multiple of plain decoding's", ratio.median if ratio else 0.0, "x")
