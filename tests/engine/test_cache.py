@@ -34,6 +34,7 @@ operations = st.lists(
         st.tuples(st.just("fork"), st.integers(0, 3)),
         st.tuples(st.just("truncate"), st.integers(0, 3), st.floats(0, 1)),
         st.tuples(st.just("keep"), st.integers(0, 3), st.randoms(use_true_random=False)),
+        st.tuples(st.just("compact"), st.integers(0, 3)),
         st.tuples(st.just("release"), st.integers(0, 3)),
     ),
     max_size=25,
@@ -67,6 +68,10 @@ def test_any_history_reads_back_and_pays_back(steps: list[tuple]) -> None:
             places = sorted(step[2].sample(range(len(rows)), step[2].randint(1, len(rows))))
             cache.keep(torch.tensor(places))
             expected[index] = [rows[place] for place in places]
+        elif step[0] == "compact":
+            positions = cache.positions()
+            cache.compact()
+            assert torch.equal(cache.positions(), positions)
         elif step[0] == "release":
             cache.release()
             expected[index] = []
@@ -108,6 +113,31 @@ def test_a_fork_copies_nothing_until_it_appends() -> None:
     append(twin, [2.0], [0])
     assert ledger.total > before
     assert read(cache) == [1.0] * 50
+
+
+def test_a_compact_cache_holds_its_own_rows_and_no_more() -> None:
+    ledger = MemoryLedger()
+    cache = KVCache(LAYOUT, 100, ledger)
+    append(cache, [1.0] * 10, list(range(10)))
+    twin = cache.fork()
+    append(twin, [2.0], [0])
+    twin.compact()
+    assert twin.nbytes == 11 * LAYOUT.row_bytes
+    cache.release()
+    assert ledger.total == 11 * LAYOUT.row_bytes
+    assert read(twin) == [1.0] * 10 + [2.0]
+    append(twin, [3.0], [0])
+    assert read(twin) == [1.0] * 10 + [2.0, 3.0]
+
+
+def test_a_cache_that_finds_no_room_to_compact_stays_as_it_is() -> None:
+    ledger = MemoryLedger(limit=LAYOUT.row_bytes * 40)
+    cache = KVCache(LAYOUT, 32, ledger)
+    append(cache, [1.0] * 10, list(range(10)))
+    with pytest.raises(MemoryError):
+        cache.compact()
+    assert read(cache) == [1.0] * 10
+    assert ledger.total == 32 * LAYOUT.row_bytes
 
 
 def test_the_ledger_refuses_by_name_and_books_nothing() -> None:

@@ -12,7 +12,7 @@ from tests.serve.running import NAME, Running
 from ventris.bench.serving.client import Client, RequestFailed
 from ventris.bench.serving.load import run_load
 from ventris.bench.serving.settings import ServingSettings
-from ventris.bench.serving.soak import SoakReport, run_soak
+from ventris.bench.serving.soak import SoakReport, levels, run_soak
 from ventris.cli.main import main
 
 
@@ -63,6 +63,12 @@ def test_a_soak_report_names_what_must_not_be() -> None:
     bad = fine.model_copy(update={"wrong": 1, "stuck": 2, "peak_bytes": 110, "problems": ["leave: OSError"]})
     assert len(bad.failures) == 4
     assert "memory grew by 10.0 %" in bad.failures[-1]
+
+
+def test_memory_is_compared_with_its_level_after_loading() -> None:
+    held = [(0.0, 50), (0.05, 200), (0.1, 100), (0.15, 104), (0.19, 101), (0.2, 103), (0.7, 107), (1.0, 90)]
+    assert levels(held) == (104, 107)
+    assert levels([]) == (0, 0)
 
 
 @pytest.mark.long

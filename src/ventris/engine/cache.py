@@ -253,6 +253,25 @@ class KVCache:
         self.length = rows.shape[1]
         self.next_position = following
 
+    def compact(self) -> None:
+        """Move the committed rows into one block with no room to spare.
+
+        A cache that is only read from then on holds no large block for the sake of a few rows. One with
+        dropped rows stays as it is.
+
+        Raises:
+            MemoryError: when the ledger's limit would be passed; nothing has changed then.
+        """
+        if not self.length or any(span.positions is not None for span in self.spans):
+            return
+        storage = Storage(self.layout, self.length, self.ledger, self.owner)
+        filled = 0
+        for span in self.spans:
+            storage.data[..., filled : filled + span.used, :] = span.storage.data[..., : span.used, :]
+            filled += span.used
+            span.storage.release()
+        self.spans = [Span(storage, filled, self.spans[0].first_position)]
+
     def positions(self) -> Tensor:
         """Position of every committed row in every layer, int64 ``[layers, length]``."""
         parts = []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ventris.engine.cache import KVCache
+
+MOST_ROOM = 1.5
+"""Bytes of a kept cache's blocks to a byte of its rows; with more, the rows move to a block of their own."""
 
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -51,7 +55,14 @@ class PrefixStore:
         return sum(entry.cache.nbytes for entry in self._entries.values())
 
     def put(self, tokens: list[int], cache: KVCache, scope: str = "") -> None:
-        """Take over a cache whose rows are exactly those of ``tokens``."""
+        """Take over a cache whose rows are exactly those of ``tokens``; one that is too large is released."""
+        if cache.nbytes > MOST_ROOM * cache.length * cache.layout.row_bytes:
+            # Blocks are made for the longest answer that was asked for, and shared ones may be another's.
+            with suppress(MemoryError):
+                cache.compact()
+        if cache.nbytes > self.limit:
+            cache.release()
+            return
         for key, entry in list(self._entries.items()):
             if entry.scope == scope and shared_length(entry.tokens, tokens) == len(entry.tokens):
                 self._drop(key)

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+LOADING_SHARE = 0.1
+"""Of the time, for which memory does not count: loading takes more than serving does, and gives it back."""
+
 WARM_SHARE = 0.2
-"""Of the time, for memory to reach its level."""
+"""Of the time, at whose end memory has its level: what was held most between the two."""
 
 MOST_GROWTH = 0.05
 LENGTHS = (1, 5, 17, 40)
@@ -61,7 +64,8 @@ class SoakReport(BaseModel):
         checked, wrong: Answers compared with the same request run alone, and those that differed.
         problems: Responses that no client should get.
         stuck: Answers that the server still held at the end, when all clients had gone.
-        warm_bytes, peak_bytes: Resident memory after warm-up and the most afterwards.
+        warm_bytes, peak_bytes: The most resident memory in the second half of the warm-up, which is the first
+            fifth of the time, and the most ever since.
     """
 
     seconds: float
@@ -128,13 +132,10 @@ def run_soak(settings: ServingSettings, progress: Progress) -> SoakReport:
         ]
         for thread in threads:
             thread.start()
-        warm, peak = 0, 0
+        held: list[tuple[float, int]] = []
         while (now := time.monotonic()) < end and server.alive:
             progress("soaking", int(now - started), int(length))
-            held = server.resident_bytes()
-            if now - started < WARM_SHARE * length:
-                warm = max(warm, held)
-            peak = max(peak, held)
+            held.append(((now - started) / length, server.resident_bytes()))
             time.sleep(min(1.0, length / 50))
         for thread in threads:
             thread.join(SETTLE_SECONDS * 4)
@@ -143,6 +144,7 @@ def run_soak(settings: ServingSettings, progress: Progress) -> SoakReport:
         soak.problems += [f"the client {thread.name} hangs" for thread in threads if thread.is_alive()]
         stuck = _stuck(client) if server.alive else 0
     checked, wrong = _check(exact, soak.answers, progress)
+    warm, peak = levels(held)
     return SoakReport(
         seconds=time.monotonic() - started,
         did=dict(soak.did),
@@ -153,6 +155,17 @@ def run_soak(settings: ServingSettings, progress: Progress) -> SoakReport:
         warm_bytes=warm,
         peak_bytes=peak,
     )
+
+
+def levels(held: Sequence[tuple[float, int]]) -> tuple[int, int]:
+    """The most memory in the second half of the warm-up, and the most afterwards, in bytes.
+
+    Args:
+        held: Share of the time that had passed, and the memory then.
+    """
+    warm = [size for share, size in held if LOADING_SHARE <= share < WARM_SHARE]
+    later = [size for share, size in held if share >= WARM_SHARE]
+    return max(warm, default=0), max(later, default=0)
 
 
 def _live(soak: _Soak, chance: random.Random, end: float) -> None:
