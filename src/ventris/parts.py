@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "medusa": "ventris.draft.medusa:Medusa",
         "hydra": "ventris.draft.hydra:Hydra",
         "eagle": "ventris.draft.eagle:Eagle",
+        "aligned": "ventris.draft.aligned:Aligned",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

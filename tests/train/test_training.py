@@ -17,9 +17,16 @@ import torch
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
 from ventris.train import run as training
+from ventris.train.aligned import train_aligned
 from ventris.train.eagle import train_eagle
 from ventris.train.run import train_hydra, train_medusa
-from ventris.train.settings import EagleSettings, HydraSettings, MedusaSettings, read_settings
+from ventris.train.settings import (
+    AlignedSettings,
+    EagleSettings,
+    HydraSettings,
+    MedusaSettings,
+    read_settings,
+)
 from ventris.train.trainer import learning_rate
 
 METHODS = {
@@ -29,6 +36,12 @@ METHODS = {
     "hydra++": (train_hydra, HydraSettings, {"dropout": 0.1}),
     "eagle": (train_eagle, EagleSettings, {}),
     "eagle in bfloat16": (train_eagle, EagleSettings, {"bfloat16": True}),
+    "aligned": (train_aligned, AlignedSettings, {"layers": 2}),
+    "aligned from nothing, with own rows": (
+        train_aligned,
+        AlignedSettings,
+        {"layers": 1, "start": "random", "own_rows": True, "bfloat16": True},
+    ),
 }
 
 
@@ -67,7 +80,7 @@ def test_the_drafter_is_used_by_name(method, given, tiny_folder):
     trained(method, given)
     model = ventris.load(str(tiny_folder), "float32", "torch", "cpu")
     prompts = ["say 3 and 3", "tell 5", "x"]
-    drafter = f"{method.partition(' ')[0].removesuffix('++')}:{given['out']}"
+    drafter = f"{method.split()[0].removesuffix('++')}:{given['out']}"
     plain = model.generate(prompts, max_new_tokens=30)
     drafted = model.generate(prompts, max_new_tokens=30, draft=drafter, policy="fixed")
     assert [c.tokens for c in drafted] == [c.tokens for c in plain]

@@ -16,6 +16,7 @@ from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
 from ventris.train.settings import (
+    AlignedSettings,
     EagleSettings,
     HydraSettings,
     MedusaSettings,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ventris.train.texts import Progress
     from ventris.train.trainer import Trained
 
-SHAPE = ("shortlist", "own_rows", "heads", "layers", "variant", "prefix", "dropout")
+SHAPE = ("shortlist", "own_rows", "heads", "layers", "start", "variant", "prefix", "dropout")
 PLACES = ("model", "data", "out", "cache", "device", "dtype", "threads")
 
 
@@ -36,7 +37,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True, help="Train a drafter for a target, from the target's own answers."
     )
-    for command, settings in ((medusa, MedusaSettings), (hydra, HydraSettings), (eagle, EagleSettings)):
+    for command, settings in METHODS:
         fields = tuple(option_fields(settings, _panel))
         group.command(command.__name__)(
             with_options(command, "settings", fields, (), partial(_read, settings))
@@ -63,6 +64,21 @@ def eagle(settings: EagleSettings) -> None:
     from ventris.train.eagle import train_eagle
 
     _run(train_eagle, settings)
+
+
+def aligned(settings: AlignedSettings) -> None:
+    """An aligned draft model: a small decoder on the target's embedding, by direct alignment."""
+    from ventris.train.aligned import train_aligned
+
+    _run(train_aligned, settings)
+
+
+METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
+    (medusa, MedusaSettings),
+    (hydra, HydraSettings),
+    (eagle, EagleSettings),
+    (aligned, AlignedSettings),
+)
 
 
 def _run(run: Callable[..., Trained], settings: TrainSettings) -> None:

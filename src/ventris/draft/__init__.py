@@ -1,5 +1,6 @@
 """Drafters: what may come next?"""
 
+from ventris.draft.aligned import Aligned
 from ventris.draft.eagle import Eagle
 from ventris.draft.hydra import Hydra
 from ventris.draft.medusa import Medusa
@@ -7,4 +8,4 @@ from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 
-__all__ = ["DraftModel", "Eagle", "Hydra", "Medusa", "NGram", "Stack"]
+__all__ = ["Aligned", "DraftModel", "Eagle", "Hydra", "Medusa", "NGram", "Stack"]

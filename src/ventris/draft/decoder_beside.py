@@ -1,4 +1,4 @@
-"""A drafter's own few layers as a decoder that runs where the target runs and reads the target's embedding."""
+"""A drafter's own few layers as a decoder that runs where the target does and reads its embedding."""
 
 from __future__ import annotations
 

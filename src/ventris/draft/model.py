@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import exp
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from ventris.engine.parts import Commit, DraftJob, RequestView
-from ventris.engine.sampling import Row, distribution, most_probable
+from ventris.engine.sampling import Row, distribution
 from ventris.engine.stream import Stream, forward
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
+from ventris.models.native.rows import most_probable
 
 if TYPE_CHECKING:
     from ventris.parts import Workshop
@@ -46,6 +49,8 @@ class DraftModel:
         nodes: Chosen nodes in all, at most.
         samples: Independent drawn continuations at a temperature above 0; with 0 tokens are chosen there
             too (point-mass drafts).
+        vocabulary: The tokens that the model scores, ascending, where they are not all; drafts are made of
+            them, and q is 0 elsewhere.
     """
 
     name = "model"
@@ -61,13 +66,20 @@ class DraftModel:
         samples: int = Field(1, ge=0, le=16, description="drawn continuations at temperature > 0")
 
     def __init__(
-        self, model: Target, depth: int = 4, width: int = 1, nodes: int = 8, samples: int = 1
+        self,
+        model: Target,
+        depth: int = 4,
+        width: int = 1,
+        nodes: int = 8,
+        samples: int = 1,
+        vocabulary: Sequence[int] | None = None,
     ) -> None:
         self.model = model
         self.depth = depth
         self.width = width
         self.nodes = nodes
         self.samples = samples
+        self._listed = None if vocabulary is None else np.asarray(vocabulary, dtype=np.int64)
         self.draws = samples > 0
         self.shape = "chain" if width == 1 and samples <= 1 else "tree"
 
@@ -111,12 +123,19 @@ class DraftModel:
         rows = logits.detach().cpu().numpy()
         sampled = self.draws and not growth.job.request.sampling.greedy
         for node, row in zip(scored, rows, strict=True):
+            if self._unsure(growth, row):
+                continue
             if sampled:
                 self._draw_children(growth, node, row)
             else:
                 self._offer_children(growth, node, row)
         if not sampled:
             self._choose(growth)
+
+    def _unsure(self, growth: _Growth, row: Row) -> bool:
+        """True if the budget asks for more confidence than the best next token has."""
+        least = growth.job.budget.confidence
+        return least > 0 and exp(most_probable(row, 1)[0][1]) < least
 
     def _limits(self, growth: _Growth) -> tuple[int, int]:
         budget = growth.job.budget
@@ -128,7 +147,7 @@ class DraftModel:
         if growth.depth[node] >= depth or len(growth.tree) - 1 + copies > nodes:
             return
         request = growth.job.request
-        q = distribution(row, request.sampling)
+        q = self._over_all(distribution(row, request.sampling))
         random = request.randomness(request.draft_purpose, growth.depth[node])
         drawn = growth.tree.add_draws(node, [random.categorical(q) for _ in range(copies)], q)
         for child in dict.fromkeys(drawn):
@@ -142,8 +161,17 @@ class DraftModel:
         for ancestor in growth.tree.path_to(node)[1:]:
             path *= growth.tree.confidence[ancestor]
         for token, log_probability in most_probable(row, self.width):
-            share = 2.718281828459045**log_probability
-            heappush(growth.heap, (-path * share, len(growth.heap), node, token, share))
+            share = exp(log_probability)
+            listed = token if self._listed is None else int(self._listed[token])
+            heappush(growth.heap, (-path * share, len(growth.heap), node, listed, share))
+
+    def _over_all(self, probs: Tensor) -> Tensor:
+        """Probabilities of the tokens that the model scores as those of the whole vocabulary."""
+        if self._listed is None:
+            return probs
+        whole = probs.new_zeros(self.model.vocab_size)
+        whole[self._listed] = probs
+        return whole
 
     def _choose(self, growth: _Growth) -> None:
         """Add the likeliest continuations; those that may go on are scored next."""

@@ -13,6 +13,7 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.target import Target
+from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.train.ahead import acceptance_by_depth, ahead_loss, label_ranks, look_ahead
 from ventris.train.losses import find_loss
@@ -27,8 +28,8 @@ from ventris.train.windows import Batch
 def train_eagle(settings: EagleSettings, progress: Progress | None = None, command: str = "") -> Trained:
     """Train EAGLE-3; see :func:`~ventris.train.run.train_heads`."""
 
-    def make(target: Target, config: Any, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return EagleObjective(target, config, head, shortlist, settings)
+    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return EagleObjective(model.target, config, head, shortlist, settings)
 
     return train_heads(settings, make, progress, command)
 

@@ -18,6 +18,7 @@ from ventris.engine.errors import BadInput, VentrisError
 from ventris.engine.target import Rows, Target
 from ventris.model import Model, load
 from ventris.models.cache_folder import cache_folder, written_whole
+from ventris.models.config import DecoderConfig
 from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
@@ -30,14 +31,14 @@ from ventris.train.windows import Text, Windows, open_texts, split
 ANSWER_WEIGHT = 5
 """How much more an answer's token counts than a prompt's when the draft vocabulary is chosen."""
 
-MakeObjective = Callable[[Target, Any, TargetHead, Shortlist], Objective]
+MakeObjective = Callable[[Model, DecoderConfig, TargetHead, Shortlist], Objective]
 
 
 def train_medusa(settings: MedusaSettings, progress: Progress | None = None, command: str = "") -> Trained:
     """Train Medusa heads; see :func:`train_heads`."""
 
-    def make(target: Target, config: Any, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return MedusaObjective(target, config, head, shortlist, settings)
+    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return MedusaObjective(model.target, config, head, shortlist, settings)
 
     return train_heads(settings, make, progress, command)
 
@@ -46,8 +47,8 @@ def train_hydra(settings: HydraSettings, progress: Progress | None = None, comma
     """Train Hydra or Hydra++ heads; see :func:`train_heads`."""
     chosen = settings.resolved()
 
-    def make(target: Target, config: Any, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return HydraObjective(target, config, head, shortlist, chosen)
+    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return HydraObjective(model.target, config, head, shortlist, chosen)
 
     return train_heads(chosen, make, progress, command)
 
@@ -60,7 +61,7 @@ def train_heads(
     May be killed at any moment: called again with the same settings it goes on where it was.
 
     Args:
-        make: The objective, from target, its configuration, its head and the shortlist.
+        make: The objective, from the model, its configuration, its head and the shortlist.
         progress: Told what happens.
         command: For the model card.
 
@@ -81,7 +82,7 @@ def train_heads(
         raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
     target, config = model.target, model.source.config
     sketch = TargetSketch.of(target, model.tokenizer.fingerprint if model.tokenizer else "")
-    claim_folder(folder / "run" / "settings.json", {**_deciding(settings), "target": sketch.digest})
+    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": sketch.digest})
     before = _answers_of(target)
 
     texts, taps = prepare_texts(model, sketch, settings, progress)
@@ -92,7 +93,7 @@ def train_heads(
 
     torch.manual_seed(settings.seed)
     head = TargetHead.of(model.source, shortlist)
-    objective = make(target, config, head, shortlist)
+    objective = make(model, config, head, shortlist)
     windows = Windows(learnt, taps, settings.window, settings.batch, settings.seed)
     measured_on = Windows(held_out, taps, settings.window, settings.batch, settings.seed)
     trained = train(objective, windows, measured_on, settings, state, target.device, progress)
@@ -111,7 +112,7 @@ def train_heads(
         "wall_seconds": round(trained.seconds, 1),
         "final_loss": round(trained.loss, 4),
         "device": target.device.type,
-        "settings": _deciding(settings),
+        "settings": settings.deciding(),
     }
     save_checkpoint(folder, objective, sketch, trained, facts)
     name = Path(settings.model).name
@@ -190,12 +191,6 @@ def save_checkpoint(
     }
     measured = objective.measured(trained.ranks)
     HeadCheckpoint(objective.method, sketch, objective.sizes, measured, tensors, facts).save(folder)
-
-
-def _deciding(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that the result depends on."""
-    places = {"out", "cache", "device", "threads", "answer_batch", "evaluate_every", "save_every"}
-    return settings.model_dump(exclude=places) | {"data": Path(settings.data).name}
 
 
 def _answers_of(target: Target) -> torch.Tensor:

@@ -65,7 +65,6 @@ class TrainSettings(BaseModel):
     shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
     heads: int = Field(4, ge=1, le=16, description="draft heads")
     loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
-    decay: float = Field(0.8, gt=0, le=1, description="factor on the loss from head to head")
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch: int = Field(16, ge=1, description="windows of a step")
@@ -88,12 +87,23 @@ class TrainSettings(BaseModel):
             tuple(self.temperatures), self.passes, self.top_p, self.max_new_tokens, seed=self.seed
         )
 
+    def deciding(self) -> dict[str, Any]:
+        """The settings that the result depends on; of files their names alone."""
+        places = {"out", "cache", "device", "threads", "answer_batch", "evaluate_every", "save_every"}
+        return self.model_dump(exclude=places) | {"data": Path(self.data).name}
+
     @property
     def folder(self) -> Path:
         return Path(self.out).expanduser()
 
 
-class HeadSettings(TrainSettings):
+class AheadSettings(TrainSettings):
+    """What methods share that learn several guesses in a row."""
+
+    decay: float = Field(0.8, gt=0, le=1, description="factor on the loss from head to head")
+
+
+class HeadSettings(AheadSettings):
     """What methods with several heads share."""
 
     own_rows: bool = Field(
@@ -137,12 +147,36 @@ class HydraSettings(HeadSettings):
         )
 
 
-class EagleSettings(TrainSettings):
+class EagleSettings(AheadSettings):
     """EAGLE-3: one decoder layer that goes on from its own features."""
 
     heads: int = Field(4, ge=1, le=16, description="guesses in a row that training rehearses")
     loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+
+
+class NextTokenSettings(TrainSettings):
+    """What drafters share that guess one token at a time and then go on from it."""
+
+    heads: int = Field(4, ge=1, le=16, description="tokens ahead up to which acceptance is measured")
+    own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+
+
+class AlignedSettings(NextTokenSettings):
+    """An aligned draft model: a small decoder on the target's embedding."""
+
+    start: str = Field(
+        "kept",
+        description="first weights: kept (of the target's own layers, evenly spaced from the first to the "
+        "last), random, or the folder of an aligned draft model to go on from",
+    )
+    layers: int = Field(4, ge=1, le=32, description="decoder layers")
+    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+
+    def deciding(self) -> dict[str, Any]:
+        return super().deciding() | {"start": Path(self.start).name}
 
 
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)

@@ -1,0 +1,120 @@
+"""An aligned draft model: a few layers on the target's own embedding, trained on the target's own answers.
+
+Goel et al. 2024, arXiv 2403.00858 (direct alignment). A small decoder with the target's vocabulary is trained
+on text that the target wrote, with a loss that looks at the target's whole distribution; TVD++ aims at the
+acceptance rate itself. What is particular here: the embedding is borrowed from the target and the head
+projects on a shortlist, for the vocabulary is most of so small a model. It drafts as any draft model does.
+
+Exact with every exact verifier: the target decides on each draft, and drawn ones carry their distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel, Field
+
+from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.decoder_beside import decoder_beside
+from ventris.draft.decoder_network import DecoderNetwork
+from ventris.draft.model import DraftModel
+from ventris.draft.vocabulary_head import RowsKind
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Target
+from ventris.models.config import DecoderConfig
+
+if TYPE_CHECKING:
+    from ventris.model import Model
+    from ventris.parts import Workshop
+
+
+class AlignedNetwork(DecoderNetwork):
+    """The draft model in training.
+
+    Args:
+        config: That of the target.
+        layers: Which of the target's layers it is shaped after, ascending.
+        shortlist: Number of listed tokens.
+        rows: Where the vocabulary rows come from.
+    """
+
+    def __init__(self, config: DecoderConfig, layers: Sequence[int], shortlist: int, rows: RowsKind) -> None:
+        windows = tuple(config.window_layers[layer] for layer in layers) if config.window_layers else ()
+        super().__init__(
+            replace(config, family="aligned draft model", num_layers=len(layers), window_layers=windows),
+            shortlist,
+            rows,
+        )
+        self.layers = list(layers)
+        self.sizes: dict[str, Any] = {"layers": self.layers, "shortlist": shortlist, "rows": rows}
+
+
+class Aligned(DraftModel):
+    """Drafts with a small decoder that was trained for the target.
+
+    Args:
+        target: What it drafts for.
+        network: The draft model.
+        settings: As for :class:`~ventris.draft.model.DraftModel`.
+    """
+
+    name = "aligned"
+
+    class Options(BaseModel):
+        """Options of the aligned draft model."""
+
+        checkpoint: str | None = Field(
+            None, description="folder; the one shipped for the target if not given"
+        )
+        depth: int = Field(4, ge=1, le=64, description="tokens drafted ahead")
+        width: int = Field(1, ge=1, le=16, description="branches tried at each node; 1 for a chain")
+        nodes: int = Field(8, ge=1, le=256, description="chosen nodes in all")
+        samples: int = Field(1, ge=0, le=16, description="drawn continuations at temperature > 0")
+
+    def __init__(self, target: Target, network: DecoderNetwork, **settings: Any) -> None:
+        if target is None:
+            super().__init__(cast(Target, None), **settings)
+            return
+        decoder = decoder_beside(target, network.decoder(), network.weights())
+        super().__init__(decoder, **settings, vocabulary=network.vocabulary.ids.tolist())
+
+    @classmethod
+    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Aligned:
+        """The draft model in a folder, or the one shipped for the model.
+
+        Raises:
+            BadInput: if there is none, or it belongs to another target.
+        """
+        target = cast(Target, getattr(model, "target", model))
+        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
+        folder = find_checkpoint("aligned", target, None if checkpoint is None else str(checkpoint))
+        stored = HeadCheckpoint.load(folder, "aligned")
+        stored.target.check(target, f"the aligned draft model {folder}", tokenizer)
+        config = config_of(target)
+        network = AlignedNetwork(config, **stored.sizes)
+        stored.fill(network)
+        network.vocabulary.read_tied_rows(target, config.embedding_scale)
+        return cls(target, network, **settings)
+
+    @classmethod
+    def build(cls, options: BaseModel, workshop: Workshop) -> Aligned:
+        """Load the draft model; without a target only the shape of the drafts is known."""
+        settings = options.model_dump(exclude={"checkpoint"})
+        if workshop.target is None:
+            return cls(cast(Target, None), cast(DecoderNetwork, None), **settings)
+        return cls.load(workshop.target, cast(Aligned.Options, options).checkpoint, **settings)
+
+
+def config_of(target: Target) -> DecoderConfig:
+    """Sizes and switches of a target.
+
+    Raises:
+        BadInput: for one that only transformers can run.
+    """
+    config = getattr(target, "config", None)
+    if not isinstance(config, DecoderConfig):
+        raise BadInput("this target can only be run by transformers; its layers need the native families")
+    return config

@@ -1,0 +1,133 @@
+"""Training an aligned draft model (direct alignment); see :mod:`ventris.draft.aligned`.
+
+The paper's steps are runs of one command: first with ``loss=cross_entropy`` (pretraining, on plain texts or
+on the target's answers), then from its checkpoint with KL, TVD or TVD++ on answers at several temperatures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ventris.draft.aligned import AlignedNetwork
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import embedding_rows
+from ventris.draft.vocabulary_head import RowsKind
+from ventris.engine.errors import BadInput
+from ventris.model import Model
+from ventris.models.config import DecoderConfig
+from ventris.models.weight_names import weight_shapes
+from ventris.models.weights import Weights, dense
+from ventris.train.next_token import NextTokenObjective
+from ventris.train.objectives import Objective
+from ventris.train.run import train_heads
+from ventris.train.settings import AlignedSettings
+from ventris.train.texts import Progress
+from ventris.train.trainer import Trained
+from ventris.train.windows import Batch
+
+SPREAD = 0.02
+"""Standard deviation of random first weights."""
+
+
+def train_aligned(settings: AlignedSettings, progress: Progress | None = None, command: str = "") -> Trained:
+    """Train an aligned draft model; see :func:`~ventris.train.run.train_heads`."""
+
+    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
+        return AlignedObjective(model, config, head, shortlist, settings)
+
+    return train_heads(settings, make, progress, command)
+
+
+def kept_layers(of: int, count: int) -> list[int]:
+    """``count`` layers out of ``of``, evenly spaced from the first to the last.
+
+    Raises:
+        BadInput: if there are not so many.
+    """
+    if count > of:
+        raise BadInput(f"layers is {count}, but the target has {of}; choose fewer")
+    return [round(place * (of - 1) / max(count - 1, 1)) for place in range(count)]
+
+
+class AlignedObjective(NextTokenObjective):
+    """The draft model reads the target's embeddings."""
+
+    method = "aligned"
+    network: AlignedNetwork
+
+    def __init__(
+        self,
+        model: Model,
+        config: DecoderConfig,
+        head: TargetHead,
+        shortlist: Shortlist,
+        settings: AlignedSettings,
+    ) -> None:
+        layers = kept_layers(config.num_layers, settings.layers)
+        rows: RowsKind = "own" if settings.own_rows else "tied" if config.tied_head else "stored"
+        network = AlignedNetwork(config, layers, len(shortlist), rows)
+        self.sizes = network.sizes
+        network.vocabulary.begin(shortlist, head)
+        if settings.start == "random":
+            network.begin(_random(network.config))
+        elif settings.start == "kept" and model.source is not None:
+            network.begin(_kept(model.source.weights, config, layers))
+        else:
+            _go_on(network, Path(settings.start).expanduser(), model)
+        super().__init__(network, model.target, head, shortlist, settings)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        tokens = batch.tokens
+        return embedding_rows(self.target, tokens.flatten().tolist()).view(*tokens.shape, -1)
+
+
+def _kept(weights: Weights, config: DecoderConfig, layers: list[int]) -> dict[str, Tensor]:
+    """The final norm and some layers of a target under the names that they have in the draft model."""
+    named = {"model.norm.weight": dense(weights["model.norm.weight"])}
+    for name in weight_shapes(config):
+        for place, layer in enumerate(layers):
+            if name.startswith(f"model.layers.{layer}."):
+                renamed = name.replace(f"layers.{layer}.", f"layers.{place}.", 1)
+                named[renamed] = dense(weights[name])
+    return named
+
+
+def _random(config: DecoderConfig) -> dict[str, Tensor]:
+    """Matrices of small numbers, those that end a branch smaller still; norms that change nothing."""
+    named = {}
+    for name, shape in weight_shapes(config).items():
+        if len(shape) == 1:
+            scale = name.endswith("norm.weight") and not config.norm_plus_one
+            named[name] = torch.full(shape, float(scale))
+        else:
+            ends = name.endswith(("o_proj.weight", "down_proj.weight"))
+            spread = SPREAD / (2 * config.num_layers) ** 0.5 if ends else SPREAD
+            named[name] = spread * torch.randn(shape)
+    return named
+
+
+def _go_on(network: AlignedNetwork, folder: Path, model: Model) -> None:
+    """Start from a checkpoint; tied vocabulary rows follow the new shortlist.
+
+    Raises:
+        BadInput: if it is none, of another target, or of another shape.
+    """
+    stored = HeadCheckpoint.load(folder, "aligned")
+    stored.target.check(model.target, f"the aligned draft model {folder}")
+    for name in ("layers", "rows"):
+        if stored.sizes[name] != network.sizes[name]:
+            raise BadInput(
+                f"{folder} has {name} {stored.sizes[name]} in place of {network.sizes[name]}; "
+                "choose the settings that it was trained with"
+            )
+    ids = stored.tensors["vocabulary.ids"]
+    if network.vocabulary.kind == "own" and not torch.equal(ids, network.vocabulary.ids):
+        raise BadInput(f"{folder} has another draft vocabulary; use the data that it was trained with")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(stored.tensors[name])

@@ -1,0 +1,218 @@
+"""The aligned draft model: the contract, training against drafting, the shortlist, the law, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import families
+import pytest
+import random_heads
+import torch
+from tiny_decoders import LLAMA, random_weights
+
+from ventris.draft.aligned import Aligned, AlignedNetwork
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.model import DraftModel
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch, embedding_rows
+from ventris.engine.errors import BadInput
+from ventris.engine.target import Rows, Scores
+from ventris.engine.tree import TokenTree
+from ventris.testing import check_drafter, checks
+from ventris.testing.checks import law_error, run
+from ventris.testing.toy import ToyTarget
+from ventris.train.aligned import _kept, _random, kept_layers
+from ventris.train.losses import tvd
+from ventris.verify.match import Coupled, Greedy
+from ventris.verify.rejection import Rejection
+
+LONG = [1 + i % 60 for i in range(45)]  # read in several chunks of sixteen
+
+
+def network_for(target, layers=(0, 3), listed=40, rows="stored") -> AlignedNetwork:
+    """A draft model with some of the target's own layers and its head, moved a little."""
+    network = untouched(target, layers, listed, rows)
+    random_heads.shake(network, 7)
+    return network
+
+
+def untouched(target, layers, listed, rows="stored") -> AlignedNetwork:
+    """The same, not moved."""
+    family = families.build(target.config.family)
+    shortlist = Shortlist(torch.arange(listed), target.vocab_size)
+    network = AlignedNetwork(family.config, list(layers), listed, rows)
+    network.vocabulary.begin(shortlist, random_heads.target_head(target, shortlist))
+    network.begin(_kept(family.weights, family.config, list(layers)))
+    return network
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"width": 3, "samples": 0}, {"samples": 3}, {"depth": 1}, {"depth": 9, "samples": 0}],
+)
+def test_it_keeps_the_contract(settings):
+    target = random_heads.tiny_target()
+    check_drafter(Aligned(target, network_for(target), **settings), target)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
+def test_other_families_and_long_prompts_in_a_batch(family):
+    target = random_heads.tiny_target(family)
+    drafter = Aligned(target, network_for(target), width=2)
+    prompts = [LONG, [3, 4], LONG[:30], [7]]
+    for verifier, settings in ((Greedy(), {}), (Coupled(), {"temperature": 1.0, "seed": 4})):
+        plain = [c.tokens for c in run(target, verifier, None, prompts=prompts, **settings)]
+        drafted = run(target, verifier, drafter, prompts=prompts, **settings)
+        assert [c.tokens for c in drafted] == plain
+        assert all(c.stats.drafted for c in drafted)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3", "qwen3", "phi3"])
+def test_a_draft_model_that_keeps_all_layers_is_the_target(monkeypatch, family):
+    monkeypatch.setattr("ventris.draft.decoder_beside.drafting_dtype", lambda device: torch.float32)
+    target = random_heads.tiny_target(family)
+    drafter = Aligned(target, untouched(target, range(target.num_layers), target.vocab_size))
+    for completion in run(target, Greedy(), drafter, prompts=[LONG, [3, 4]]):
+        assert completion.stats.drafted
+        assert completion.stats.accepted == completion.stats.drafted
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
+def test_drafting_computes_what_was_trained(monkeypatch, family):
+    monkeypatch.setattr("ventris.draft.decoder_beside.drafting_dtype", lambda device: torch.float32)
+    target = random_heads.tiny_target(family)
+    network = network_for(target)
+    model = Aligned(target, network).model
+    tokens = [1 + i % 50 for i in range(20)]
+    scores = model.forward([Rows(model.new_cache(), tokens, range(-1, len(tokens) - 1))])
+    embedded = embedding_rows(target, tokens)
+    trained = network.vocabulary.one(0, network(torch.stack([embedded, embedded.flip(0)]))[0])
+    if not target.config.logit_softcap:
+        torch.testing.assert_close(scores.logits[0], trained, rtol=1e-4, atol=1e-4)
+    assert scores.logits[0].argsort(descending=True)[:, :5].equal(trained.argsort(descending=True)[:, :5])
+
+
+def test_the_shortlist_changes_drafts_and_never_outputs():
+    target = random_heads.tiny_target()
+    plain = [c.tokens for c in run(target, Greedy(), None, prompts=[[3, 4], LONG])]
+    for listed in (1, 2, 17, target.vocab_size):
+        drafter = Aligned(target, network_for(target, listed=listed))
+        assert [c.tokens for c in run(target, Greedy(), drafter, prompts=[[3, 4], LONG])] == plain
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_on_the_native_runtime(dtype):
+    from ventris.models.native import NativeDecoder, NativeUnavailable
+
+    weights = random_weights(LLAMA)
+    try:
+        target = NativeDecoder.from_weights(LLAMA, weights, dtype, threads=1)
+    except NativeUnavailable as reason:
+        pytest.skip(str(reason))
+    layers = [0, LLAMA.num_layers - 1]
+    shortlist = Shortlist(torch.arange(3, 100), LLAMA.vocab_size)
+    network = AlignedNetwork(LLAMA, layers, 97, "stored")
+    head = TargetHead(weights["model.norm.weight"], LLAMA.norm_eps, weights["lm_head.weight"][3:100])
+    network.vocabulary.begin(shortlist, head)
+    network.begin(_kept(weights, LLAMA, layers))
+    drafter = Aligned(target, network, width=2)
+    check_drafter(drafter, target)
+    tokens = [5, 9, 101, 1, 17, 3]
+    cache = drafter.model.new_cache()
+    [logits] = drafter.model.forward([Rows(cache, tokens, range(-1, 5))]).logits
+    trained = network.vocabulary.one(0, network(embedding_rows(target, tokens)[None])[0])
+    apart = (logits.softmax(-1) - trained.detach().softmax(-1)).abs().sum(-1)
+    assert float(apart.max()) < 0.1
+
+
+class Listing(ToyTarget):
+    """A toy that scores some tokens only."""
+
+    listed = (0, 2)
+
+    def forward(self, batch, taps=()):
+        scores = super().forward(batch, taps)
+        return Scores([rows[:, list(self.listed)] for rows in scores.logits], scores.hidden)
+
+
+def listing(draft: ToyTarget, **settings) -> DraftModel:
+    """A draft model over two of the three tokens."""
+    model = Listing(draft.vocab_size, draft.seed, draft.sharpness, draft.blend)
+    return DraftModel(model, vocabulary=Listing.listed, **settings)
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_drafts_of_a_shortlist_leave_the_law_alone(monkeypatch, samples):
+    monkeypatch.setattr(checks, "DraftModel", listing)
+    assert law_error(Rejection, samples) < 1e-9
+
+
+def test_another_distribution_written_beside_the_draws_is_noticed(monkeypatch):
+    add_draws = TokenTree.add_draws
+
+    def uniform(tree, node, tokens, q):
+        return add_draws(tree, node, tokens, torch.full_like(q, 1 / len(q)))
+
+    monkeypatch.setattr(checks, "DraftModel", listing)
+    monkeypatch.setattr(TokenTree, "add_draws", uniform)
+    assert law_error(Rejection, samples=1) > 1e-3
+
+
+def test_acceptance_in_sampling_is_the_overlap_that_training_raises():
+    target = ToyTarget(vocab_size=6, memory=1, sharpness=1.0)
+    draft = ToyTarget(vocab_size=6, memory=1, sharpness=1.0, blend=(2, 0.6))
+    done = run(target, Rejection(), DraftModel(draft, depth=1), tokens=1500, temperature=1.0, seed=2)[0]
+    drafted_after = [done.prompt[-1], *done.tokens]
+    overlaps = torch.stack(
+        [1 - tvd(draft.logits([token])[None], target.logits([token])[None]) for token in drafted_after[:-1]]
+    )
+    # Kept drafts bring a token of the target's own behind them, so fewer positions are drafted at.
+    share = done.stats.accepted / done.stats.drafted
+    assert share == pytest.approx(float(overlaps.mean()), abs=0.05)
+
+
+def write(folder: Path, target) -> AlignedNetwork:
+    network = network_for(target)
+    HeadCheckpoint("aligned", TargetSketch.of(target), network.sizes, {}, network.state_dict()).save(folder)
+    return network
+
+
+def test_a_checkpoint_drafts_as_the_network_it_was_made_from(tmp_path):
+    target = random_heads.tiny_target()
+    made = Aligned(target, write(tmp_path, target))
+    loaded = Aligned.load(target, tmp_path)
+    for one, other in zip(run(target, Greedy(), loaded), run(target, Greedy(), made), strict=True):
+        assert one.stats.accepted_by_depth == other.stats.accepted_by_depth
+        assert one.tokens == other.tokens
+
+
+def test_another_target_is_refused(tmp_path):
+    write(tmp_path, random_heads.tiny_target())
+    with pytest.raises(BadInput, match="trained for another target: this one has other weights"):
+        Aligned.load(random_heads.tiny_target(seed=1), tmp_path)
+
+
+def test_a_target_that_only_transformers_can_run_is_refused(tmp_path):
+    target = ToyTarget()
+    HeadCheckpoint("aligned", TargetSketch.of(target), {}, {}, {}).save(tmp_path)
+    with pytest.raises(BadInput, match="can only be run by transformers"):
+        Aligned.load(target, tmp_path)
+
+
+def test_kept_layers_lie_evenly_from_the_first_to_the_last():
+    assert kept_layers(30, 4) == [0, 10, 19, 29]
+    assert kept_layers(30, 1) == [0]
+    assert kept_layers(4, 4) == [0, 1, 2, 3]
+    with pytest.raises(BadInput, match="layers is 5, but the target has 4"):
+        kept_layers(4, 5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2"])
+def test_random_weights_give_a_model_that_says_something(family):
+    target = random_heads.tiny_target(family)
+    network = untouched(target, [0, 3], 40)
+    network.begin(_random(network.config))
+    rows = network(torch.randn(2, 9, target.hidden_size))
+    assert torch.isfinite(rows).all()
+    assert float(rows.std()) > 0.1
