@@ -77,7 +77,9 @@ class ToyTarget:
         logits = []
         for rows in batch:
             wanted = range(len(rows.tokens)) if rows.wanted is None else rows.wanted
-            scored = [self.logits(self._prefix(rows, node)) for node in wanted]
+            keys, _ = rows.cache.rows(0, rows.start + len(rows.tokens))
+            held = [int(token) for token in keys[0, :, 0].tolist()]
+            scored = [self.logits(_prefix(rows, node, held)) for node in wanted]
             logits.append(torch.stack(scored) if scored else torch.empty((0, self.vocab_size)))
         self.forwards += 1
         return Scores(logits, tapped | ({1: hidden} if 1 in taps else {}))
@@ -107,12 +109,12 @@ class ToyTarget:
         """Logits of one-token prefixes, since a row of this model knows its own token only."""
         return torch.stack([self.logits([int(row)]) for row in hidden[:, 0]])
 
-    def _prefix(self, rows: Rows, node: int) -> list[int]:
-        scratch = rows.start + node
-        keys, _ = rows.cache.rows(0, rows.start + len(rows.tokens))
-        path = []
-        while scratch >= 0:
-            path.append(rows.cache.length + scratch)
-            scratch = rows.parents[scratch]
-        rowids = [*range(rows.cache.length), *reversed(path)]
-        return [int(token) for token in keys[0, rowids, 0]]
+
+def _prefix(rows: Rows, node: int, held: Sequence[int]) -> list[int]:
+    """The tokens up to a row, of all that the cache holds: the committed ones and its path."""
+    scratch = rows.start + node
+    path = []
+    while scratch >= 0:
+        path.append(held[rows.cache.length + scratch])
+        scratch = rows.parents[scratch]
+    return [*held[: rows.cache.length], *reversed(path)]
