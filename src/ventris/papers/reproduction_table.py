@@ -1,7 +1,6 @@
 """Which papers have a reproduction, and where it stands."""
 
 REPRODUCTIONS: dict[str, str] = {
-    "bild": "ventris.papers.bild:reproduce_bild",
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
