@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import mmap
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,13 @@ from hypothesis import strategies as st
 from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
 
 LAYOUT = CacheLayout(2, 1, 1, torch.float32, torch.device("cpu"))
+
+
+STATM = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int:
+    return int(STATM.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def append(cache: KVCache, values: list[float], path: list[int]) -> None:
@@ -158,6 +167,22 @@ def test_a_forgotten_cache_gives_its_bytes_back() -> None:
     del cache
     gc.collect()
     assert ledger.total == 0
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="this system does not tell how much memory a process holds")
+def test_free_blocks_go_back_to_the_system() -> None:
+    # After a free of this size, glibc takes blocks of up to as much from its heaps.
+    torch.empty(7 * 2**20)
+    before = resident_bytes()
+    caches, others = [], []
+    for number in range(20):
+        caches.append(KVCache(LAYOUT, 2**19))
+        caches[-1].reserve(2**19).storage.data.fill_(number)
+        others.append(torch.zeros(2000))
+    assert resident_bytes() - before > 20 * 2**23
+    caches.clear()
+    gc.collect()
+    assert resident_bytes() - before < 5 * 2**23
 
 
 def test_truncating_past_the_end_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_COPY, mmap
 
 import torch
 from torch import Tensor
@@ -58,6 +59,23 @@ class MemoryLedger:
         self.peak = max(self.peak, total)
 
 
+LARGE_BLOCK = 256 * 1024
+"""Bytes from which a block is a mapping of its own, so that the system has it back when it is free."""
+
+
+def _block(layout: CacheLayout, capacity: int) -> Tensor:
+    """Rows that hold anything, ``[layers, 2, kv_heads, capacity, head_dim]``.
+
+    Blocks of all sizes come and go for as long as a server runs. Taken from the C library's heaps, where
+    small objects outlive them, they would leave holes, and the heaps would grow for hours.
+    """
+    shape = (layout.layers, 2, layout.kv_heads, capacity, layout.head_dim)
+    size = capacity * layout.row_bytes
+    if layout.device.type != "cpu" or size < LARGE_BLOCK:
+        return torch.empty(shape, dtype=layout.dtype, device=layout.device)
+    return torch.frombuffer(mmap(-1, size, access=ACCESS_COPY), dtype=layout.dtype).view(shape)
+
+
 class Storage:
     """One contiguous block of cache rows, ``data: [layers, 2, kv_heads, capacity, head_dim]``.
 
@@ -70,11 +88,7 @@ class Storage:
 
     def __init__(self, layout: CacheLayout, capacity: int, ledger: MemoryLedger, owner: str) -> None:
         ledger.charge(owner, capacity * layout.row_bytes)
-        self.data = torch.empty(
-            (layout.layers, 2, layout.kv_heads, capacity, layout.head_dim),
-            dtype=layout.dtype,
-            device=layout.device,
-        )
+        self.data = _block(layout, capacity)
         self.capacity = capacity
         self.ledger = ledger
         self.owner = owner

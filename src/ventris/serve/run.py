@@ -11,7 +11,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from ventris.engine.errors import BadInput
-from ventris.serve.allocator import return_large_blocks
 from ventris.serve.service import Service
 from ventris.serve.settings import ServerSettings
 
@@ -26,7 +25,6 @@ def serve(app: FastAPI, service: Service, announce: bool = True) -> None:
         BadInput: if the address cannot be used.
     """
     settings = service.settings
-    return_large_blocks()
     listener = _listen(settings)
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
