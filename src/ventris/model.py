@@ -18,8 +18,9 @@ from ventris.engine.target import Target
 from ventris.engine.trace import Trace
 from ventris.options import GenerationOptions, read_generation_options
 from ventris.parts import Workshop, build_drafter, build_guides, build_one
+from ventris.policy.batch_latency import BatchLatency
 from ventris.policy.cost_curve import CostCurve
-from ventris.policy.measured import measured_curve
+from ventris.policy.measured import measured_curve, measured_latency
 
 if TYPE_CHECKING:
     from ventris.models.load import DType, Kernels
@@ -264,7 +265,7 @@ class Model:
     @cached_property
     def workshop(self) -> Workshop:
         """What parts are built with."""
-        return Workshop(self.target, self._load_target, self.cost_curve, self.tokenizer)
+        return Workshop(self.target, self._load_target, self.cost_curve, self.tokenizer, self.batch_latency)
 
     def cost_curve(
         self, again: bool = False, progress: Callable[[str, float | None], None] | None = None
@@ -272,6 +273,11 @@ class Model:
         """T(n) of this model on this machine: measured once, then read from the cache folder."""
         key = self.source.fingerprint if self.source is not None else None
         return measured_curve(self.target, key, again, progress)
+
+    def batch_latency(self) -> BatchLatency:
+        """T(nodes, context) of this model on this machine, kept like the curve that it extends."""
+        key = self.source.fingerprint if self.source is not None else None
+        return measured_latency(self.target, key, self.cost_curve())
 
     def _part(self, kind: str, spec: Any, make: Callable[[], Any]) -> Any:
         """A part built once and shared by all requests that name it alike, so that they batch."""

@@ -25,6 +25,7 @@ from ventris.engine.errors import BadInput
 
 if TYPE_CHECKING:
     from ventris.engine.target import Target
+    from ventris.policy.batch_latency import BatchLatency
     from ventris.policy.cost_curve import CostCurve
 
 BUILT_IN: dict[str, dict[str, str]] = {
@@ -61,6 +62,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "goodput": "ventris.policy.goodput:Goodput",
     },
 }
+        "smartspec": "ventris.policy.smartspec:SmartSpec",
+        "acceptance": "ventris.policy.acceptance_threshold:AcceptanceThreshold",
 
 ENTRY_POINTS = {
     "drafter": "ventris.drafters",
@@ -89,12 +92,14 @@ class Workshop:
         tokenizer: The target's tokenizer, for parts that work on text; ``None`` where it has none.
     """
 
+        batch_latency: T(nodes, context) of the target on this machine, measured on first use.
     target: Target | None = None
     load_target: Callable[[str], Target] | None = None
     cost_curve: Callable[[], CostCurve] | None = None
     tokenizer: Any = None
 
 
+    batch_latency: Callable[[], BatchLatency] | None = None
 class _NoOptions(BaseModel):
     """A part without options."""
 

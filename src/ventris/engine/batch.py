@@ -11,7 +11,7 @@ from time import perf_counter
 
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.errors import BadInput
-from ventris.engine.parts import Commit, DraftRecord, Load, RequestView
+from ventris.engine.parts import Commit, DraftCall, DraftRecord, Load, RequestView, StepCost
 from ventris.engine.prefix import PrefixStore, shared_length
 from ventris.engine.randomness import Purpose
 from ventris.engine.request import Completion, FinishReason, Request, Stats
@@ -58,6 +58,7 @@ class Engine:
         ledger: Books the memory of all caches; give it a limit to bound them.
         prefix_bytes: How much memory finished requests' caches may keep for later prompts.
         detokenizer: Makes a detokenizer for one request; needed for text and stop strings.
+        clock: Seconds from any beginning; simulations bring their own.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Engine:
         ledger: MemoryLedger | None = None,
         prefix_bytes: int = 0,
         detokenizer: Callable[[], Detokenizer] | None = None,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         if max_batch < 1 or chunk < 1:
             raise BadInput("max_batch and chunk must be 1 or more")
@@ -80,6 +82,8 @@ class Engine:
         self.draft_seconds: dict[str, float] = {}
         self._waiting: deque[tuple[Request, Completion, float]] = deque()
         self._detokenizer = detokenizer
+        self._clock = clock
+        self._last: StepCost | None = None
 
     # Requests in and out.
 
@@ -121,7 +125,7 @@ class Engine:
             logprobs=[] if request.logprobs is not None else None,
             trace=request.trace,
         )
-        self._waiting.append((request, completion, perf_counter()))
+        self._waiting.append((request, completion, self._clock()))
         return completion
 
     def cancel(self, completion: Completion) -> None:
@@ -159,23 +163,26 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Advance every running request by one step."""
-        started = perf_counter()
+        started = self._clock()
         events = self._admit()
         deciding, reading = self._divide()
         load = Load(
             len(deciding),
-            sum(count for _, count in reading),
+            sum(count for _, count in reading) + sum(len(r.stream.pending) - 1 for r in deciding),
             None if self.ledger.limit is None else self.ledger.limit - self.ledger.total,
             self.draft_seconds,
+            self._last,
         )
-        drafting = perf_counter()
+        context = sum(running.stream.cache.length for running in self.running)
+        calls: dict[str, DraftCall] = {}
+        drafting = self._clock()
         try:
-            trees = draft(deciding, load, self._measured)
-            scoring = perf_counter()
+            trees = draft(deciding, load, calls.__setitem__, self._clock)
+            scoring = self._clock()
             scored, read = score(deciding, trees, reading, self.chunk)
         except MemoryError as error:
             return [*events, *self._give_way(error)]
-        verifying = perf_counter()
+        verifying = self._clock()
         walks: list[tuple[Running, Walk]] = []
         guide_seconds = 0.0
         for entry in scored:
@@ -193,12 +200,18 @@ class Engine:
                 running.request.drafter.observe(
                     running.draft_state, Commit(None, (), None, fed, result.hidden)
                 )
-        verified = perf_counter()
+        verified = self._clock()
+        nodes = sum(count for _, count in reading)
+        nodes += sum(entry.running.stream.lead + len(entry.tree) for entry in scored)
+        self._last = StepCost(len(deciding), nodes, context, verified - scoring, calls)
+        for drafter, call in calls.items():
+            known = self.draft_seconds.get(drafter, call.seconds)
+            self.draft_seconds[drafter] = known + 0.1 * (call.seconds - known)
         for running, walk in walks:
             if running.request.drafter is not None:
                 running.request.policy.observe(running.record, walk.tree, walk.path, verified - drafting)
             events.append(self._emit(running, walk, len(walks)))
-        ended = perf_counter()
+        ended = self._clock()
         times = {
             "draft": scoring - drafting,
             "target": verifying - scoring,
@@ -234,16 +247,12 @@ class Engine:
                 reading.append((running, share))
         return deciding, reading
 
-    def _measured(self, drafter: str, seconds: float) -> None:
-        known = self.draft_seconds.get(drafter, seconds)
-        self.draft_seconds[drafter] = known + 0.1 * (seconds - known)
-
     def _emit(self, running: Running, walk: Walk, batch_size: int) -> Event:
         before = len(running.completion.tokens)
         sources = [running.guides[0][0] for _ in running.dictated] + walk.sources
         emit(running, walk, batch_size)
         completion = running.completion
-        now = perf_counter() - running.admitted
+        now = self._clock() - running.admitted
         if before == 0:
             completion.stats.first_token_seconds = now
         completion.stats.total_seconds = now
@@ -339,7 +348,7 @@ class Engine:
             record=DraftRecord(view, drafter.name if drafter else ""),
             detokenizer=detokenizer,
             stops=StopMatcher(request.stop),
-            admitted=perf_counter(),
+            admitted=self._clock(),
         )
 
     def _shared_cache(self, request: Request, tokens: list[int]) -> KVCache | None:

@@ -6,7 +6,7 @@ that its ``start`` returns; the engine keeps that object with the request and ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -271,6 +271,39 @@ class Load:
         other_nodes: Nodes of the step that the policy has no say in (prompt chunks).
         memory_left: Bytes left in the ledger, ``None`` without a limit.
         draft_seconds: Running mean of what a drafting call took, by drafter.
+@dataclass(frozen=True, slots=True)
+class DraftCall:
+    """What one call of a drafter took.
+
+    Attributes:
+        depth: Levels of the deepest tree that it proposed.
+        nodes: Drafted tokens of all its trees.
+    """
+
+    depth: int
+    nodes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What a step took, for policies that predict the next one.
+
+    Attributes:
+        running: Requests that decoded.
+        nodes: Rows of the target's pass: roots, drafts and prompt tokens.
+        context: Committed rows behind them, of all requests together.
+        seconds: Scoring and verifying, drafting left out.
+        drafts: The calls of drafters, by name.
+    """
+
+    running: int
+    nodes: int
+    context: int
+    seconds: float
+    drafts: Mapping[str, DraftCall]
+
+
     """
 
     running: int
@@ -280,12 +313,14 @@ class Load:
 
 
 @runtime_checkable
+        last: The step before this one, ``None`` at first; the same object until a further step is done.
 class Policy(Protocol):
     """Answers: how much to draft, and when to spend more?"""
 
     name: str
 
     def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+    last: StepCost | None = None
         """Before drafting: a budget for each request."""
         ...
 

@@ -14,6 +14,7 @@ from ventris.engine.parts import (
     NO_DRAFT,
     Budget,
     Commit,
+    DraftCall,
     DraftJob,
     DraftRecord,
     GuideState,
@@ -74,11 +75,16 @@ class Scored:
     guide_results: dict[int, ForwardResult]
 
 
-def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float], None]) -> list[TokenTree]:
+def draft(
+    batch: Sequence[Running],
+    load: Load,
+    measured: Callable[[str, DraftCall], None],
+    clock: Callable[[], float] = perf_counter,
+) -> list[TokenTree]:
     """A tree for each request: policies plan, drafters propose, policies trim.
 
     Args:
-        measured: Told each drafting call's name and seconds.
+        measured: Told the drafter's name and what its call took.
     """
     for running in batch:
         if _takes_dictation(running):
@@ -95,11 +101,14 @@ def draft(batch: Sequence[Running], load: Load, measured: Callable[[str, float],
             budgets[i] = budget.minimum(Budget(budget.nodes, batch[i].view.remaining - 1))
     drafting = [i for i in able if budgets[i].minimum(NO_DRAFT) != budgets[i]]
     for drafter, members in _by_part(drafting, lambda i: batch[i].request.drafter):
-        started = perf_counter()
+        started = clock()
         jobs = [_draft_job(batch[i], budgets[i]) for i in members]
-        for i, tree in zip(members, drafter.propose(jobs), strict=True):
+        proposed = drafter.propose(jobs)
+        for i, tree in zip(members, proposed, strict=True):
             trees[i] = _pruned(batch[i], tree)
-        measured(drafter.name, perf_counter() - started)
+        seconds = clock() - started
+        depth = max(max(tree.depths()) for tree in proposed)
+        measured(drafter.name, DraftCall(depth, sum(len(tree) - 1 for tree in proposed), seconds))
     for policy, members in _by_part(drafting, lambda i: batch[i].request.policy):
         kept = policy.trim([batch[i].record for i in members], [trees[i] for i in members], load)
         for i, tree in zip(members, kept, strict=True):

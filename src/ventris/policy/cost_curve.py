@@ -39,14 +39,16 @@ def measure(
     sizes: Sequence[int] = SIZES,
     repeats: int = 7,
     progress: Callable[[int, int], None] | None = None,
+    context: int = CONTEXT,
 ) -> CostCurve:
     """Time forwards of a chain of n nodes behind a short prompt; sizes take turns, medians count.
 
     Args:
         progress: Called with (rounds done, rounds).
+        context: Tokens of the prompt; fewer where the target's context is too short for them.
     """
-    sizes = [size for size in sizes if size + CONTEXT < target.context_length] or [1, 2]
-    context = min(CONTEXT, target.context_length - sizes[-1] - 1)
+    sizes = [size for size in sizes if size + context < target.context_length] or [1, 2]
+    context = min(context, target.context_length - sizes[-1] - 1)
     cache = target.new_cache(context + sizes[-1])
     token = min(17, target.vocab_size - 1)
     target.forward([Rows(cache, [token] * context, range(-1, context - 1), wanted=())])

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
+from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
 from ventris.policy.cost_curve import CostCurve
 
 if TYPE_CHECKING:
@@ -97,13 +98,12 @@ class Goodput:
             return self.budget
         # A dear drafter: its time counts, and it grows with the depth it drafts to.
         each = call / max(known.drafted_depth, 1.0)
-        base = load.running + load.other_nodes
-        share = self.curve(base) / max(load.running, 1)
-        best, depth, expected, reach = 1.0 / share, 0, 1.0, 1.0
+        price = price_of_drafts(self.curve, load)
+        best, depth, expected, reach = max(load.running, 1) / price(0), 0, 1.0, 1.0
         for level in range(self.budget.depth):
             reach *= _acceptance(known, level)
             expected += reach
-            seconds = self.curve(base + level + 1) / max(load.running, 1) + each * (level + 1)
+            seconds = price(level + 1) / max(load.running, 1) + each * (level + 1)
             if expected / seconds > best * (1 + MARGIN):
                 best, depth = expected / seconds, level + 1
         if depth == 0:
@@ -115,52 +115,26 @@ class Goodput:
         return Budget(self.budget.nodes, depth)
 
     def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
-        candidates: list[tuple[float, int, int]] = []
-        fixed = 0
-        for index, (record, tree) in enumerate(zip(records, trees, strict=True)):
-            if tree.draws:
-                fixed += len(tree) - 1
-                continue
-            reach = [1.0] * len(tree)
-            known = _knowledge(record)
-            for node in range(1, len(tree)):
-                # A hair below the parent, so that sorting keeps parents first among equals.
-                chance = min(_corrected(known, tree.confidence[node]), 0.999)
-                reach[node] = reach[tree.parents[node]] * chance
-                candidates.append((reach[node], index, node))
-        candidates.sort(reverse=True)
-        chosen = self._worthwhile([chance for chance, _, _ in candidates], load, fixed)
-        kept: list[list[int]] = [[0] for _ in trees]
-        for _, index, node in candidates[:chosen]:
-            kept[index].append(node)
-        return [
-            tree if tree.draws or len(tree) == 1 else self._keep(record, tree, sorted(nodes))
-            for record, tree, nodes in zip(records, trees, kept, strict=True)
-        ]
+        learnt = [_knowledge(record) for record in records]
+        found = likeliest_nodes(
+            trees, lambda place, node: _corrected(learnt[place], trees[place].confidence[node])
+        )
+        price = price_of_drafts(self.curve, load)
+        drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
+        seconds = [price(drawn + drafts) for drafts in range(len(found) + 1)]
+        count, _ = best_count([chance for chance, _, _ in found], load.running, seconds, MARGIN)
+        kept = keep_nodes(trees, found[:count])
+        return [self._probed(*entry) for entry in zip(learnt, trees, kept, strict=True)]
 
-    def _keep(self, record: DraftRecord, tree: TokenTree, nodes: list[int]) -> TokenTree:
-        known = _knowledge(record)
-        if len(nodes) > 1:
-            known.silent = 0
-            return tree if len(nodes) == len(tree) else tree.keep(nodes)
-        known.silent += 1
-        if known.silent >= self.retry:
-            known.silent = 0
-            best = max(range(1, len(tree)), key=lambda n: tree.confidence[n] if tree.parents[n] == 0 else 0)
-            return tree.keep([0, best])
-        return tree.keep([0])
-
-    def _worthwhile(self, chances: Sequence[float], load: Load, fixed: int) -> int:
-        """How many of the likeliest nodes to score: the best rate over all counts."""
-        base = load.running + load.other_nodes + fixed
-        expected = float(max(load.running, 1))
-        best, count = expected / self.curve(base) * (1 + MARGIN), 0
-        for index, chance in enumerate(chances):
-            expected += chance
-            rate = expected / self.curve(base + index + 1)
-            if rate > best:
-                best, count = rate, index + 1
-        return count
+    def _probed(self, known: _Known, tree: TokenTree, kept: TokenTree) -> TokenTree:
+        """What is kept of a tree, or the best single draft once nothing was kept for long enough."""
+        if tree.draws or len(tree) == 1:
+            return tree
+        known.silent = 0 if len(kept) > 1 else known.silent + 1
+        if known.silent < self.retry:
+            return kept
+        known.silent = 0
+        return tree.keep([0, best_draft(tree)])
 
     def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
         if len(tree) == 1:

@@ -1,15 +1,22 @@
-"""The cost curve of a target on this machine, measured once and kept in the cache folder."""
+"""The costs of a target on this machine, measured once and kept in the cache folder."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ventris.engine.target import Target
 from ventris.models.cache_folder import cache_folder, written_whole
-from ventris.policy.cost_curve import CostCurve, measure
+from ventris.policy.batch_latency import BatchLatency
+from ventris.policy.cost_curve import CONTEXT, SIZES, CostCurve, measure
+
+LONG_CONTEXT = 640
+"""Context of the second profile, which tells what a cached row costs."""
+
+LONG_SIZES = (1, 4, 16)
+"""Node counts of the second profile."""
 
 
 def measured_curve(
@@ -17,6 +24,8 @@ def measured_curve(
     key: str | None,
     again: bool = False,
     progress: Callable[[str, float | None], None] | None = None,
+    sizes: Sequence[int] = SIZES,
+    context: int = CONTEXT,
 ) -> CostCurve:
     """Read the curve of the model ``key`` on this machine, or measure and keep it.
 
@@ -24,8 +33,9 @@ def measured_curve(
         key: Fingerprint of the model; ``None`` measures without keeping.
         again: Measure even if a curve is known.
         progress: Told which share of the measurement is done.
+        sizes, context: As for :func:`~ventris.policy.cost_curve.measure`.
     """
-    path = None if key is None else _path(target, key)
+    path = None if key is None else _path(target, key, context)
     if path is not None and not again:
         known = _read(path)
         if known is not None:
@@ -35,7 +45,7 @@ def measured_curve(
         if progress is not None:
             progress("measuring the cost of larger steps", done / rounds)
 
-    curve = measure(target, progress=told)
+    curve = measure(target, sizes, progress=told, context=context)
     if path is not None:
         try:
             with written_whole(path) as temporary:
@@ -46,10 +56,23 @@ def measured_curve(
     return curve
 
 
-def _path(target: Target, key: str) -> Path:
+def measured_latency(target: Target, key: str | None, curve: CostCurve) -> BatchLatency:
+    """T(nodes, context) of the model ``key`` on this machine: its curve, and another behind a longer prompt.
+
+    A target whose context is too short for the longer prompt is taken to cost the same at any length.
+    """
+    far = min(LONG_CONTEXT, target.context_length - 2 * LONG_SIZES[-1])
+    if far < 2 * CONTEXT:
+        return BatchLatency(curve, CONTEXT)
+    long = measured_curve(target, key, sizes=LONG_SIZES, context=far)
+    return BatchLatency.between(curve, CONTEXT, long, far)
+
+
+def _path(target: Target, key: str, context: int) -> Path:
     machine = f"{platform.node()}-{platform.machine()}"
     kind = "-".join(str(getattr(target, name, "")) for name in ("kernel", "dtype", "threads"))
-    return cache_folder() / "curves" / f"{key}-{kind}-{machine}.json"
+    behind = "" if context == CONTEXT else f"-{context}"
+    return cache_folder() / "curves" / f"{key}-{kind}-{machine}{behind}.json"
 
 
 def _read(path: Path) -> CostCurve | None:

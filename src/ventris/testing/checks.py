@@ -13,7 +13,7 @@ from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
-from ventris.engine.parts import Drafter, Guide, RequestView, Verifier
+from ventris.engine.parts import Drafter, Guide, Policy, RequestView, Verifier
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling, distribution
 from ventris.engine.target import Target
@@ -38,20 +38,22 @@ def run(
     prompts: Sequence[Sequence[int]] = (PROMPT,),
     tokens: int = 24,
     end_ids: Sequence[int] = (),
+    policy: Policy | None = None,
     **sampling: Any,
 ) -> list[Completion]:
-    """Decode prompts side by side with fixed drafting and return the completions.
+    """Decode prompts side by side, with fixed drafting unless told otherwise, and return the completions.
 
     Raises:
         VentrisError: with the message of the first request that failed.
     """
     engine = Engine(target, max_batch=8, chunk=16)
+    policy = policy or Fixed()
     completions = [
         engine.add(
             Request(
                 list(prompt),
                 verifier,
-                Fixed(),
+                policy,
                 max_new_tokens=tokens,
                 drafter=drafter,
                 guides=guides,

@@ -1,0 +1,92 @@
+"""How many of the likeliest nodes to score: what the policies that go by tokens a second share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ventris.engine.parts import Load
+from ventris.engine.tree import TokenTree
+
+CERTAIN = 0.999
+"""A hair below one, so that sorting keeps parents before their children among equals."""
+
+
+def price_of_drafts(seconds: Callable[[int], float], load: Load) -> Callable[[int], float]:
+    """Seconds of the coming step by drafted tokens, the reading of prompts left out.
+
+    Prompts have to be read in any case. Counted in, they would make the step slow already and every draft
+    look cheap, just when the requests that wait want the machine. What drafts cost *besides* them counts.
+
+    Args:
+        seconds: Of a step by its nodes.
+    """
+    base = load.running + load.other_nodes
+    prompts = seconds(base) - seconds(load.running)
+    return lambda drafts: seconds(base + drafts) - prompts
+
+
+def best_count(
+    chances: Sequence[float], running: int, seconds: Sequence[float], margin: float
+) -> tuple[int, float]:
+    """Of drafts with these chances, likeliest first, how many give most expected tokens a second.
+
+    Every running request brings one token without drafts. All counts are looked at, since steps of the
+    cost (of a kernel that works on blocks, say) may make a longer draft pay where a shorter one does not.
+
+    Args:
+        running: Requests in the step.
+        seconds: Time of the step by the number of drafts, none first; one entry more than ``chances``.
+        margin: Share by which drafting has to be better than not drafting.
+
+    Returns:
+        The count and its expected tokens a second.
+    """
+    expected = max(running, 1) + np.cumsum([0.0, *chances])
+    rates = expected / np.asarray(seconds)
+    best = int(rates.argmax())
+    if rates[best] <= rates[0] * (1 + margin):
+        best = 0
+    return best, float(rates[best])
+
+
+def likeliest_nodes(
+    trees: Sequence[TokenTree], chance: Callable[[int, int], float]
+) -> list[tuple[float, int, int]]:
+    """All drafted nodes with the chance that they are reached, likeliest first, parents before children.
+
+    Args:
+        chance: Of a tree (by its place) and a node, that the node is kept once its parent is.
+
+    Returns:
+        Chance, place of the tree, node. Trees that were drawn are left out: to drop a draw after looking
+        at it would bias a rejection rule.
+    """
+    found: list[tuple[float, int, int]] = []
+    for place, tree in enumerate(trees):
+        if tree.draws:
+            continue
+        reach = [1.0] * len(tree)
+        for node in range(1, len(tree)):
+            reach[node] = reach[tree.parents[node]] * min(chance(place, node), CERTAIN)
+            found.append((reach[node], place, node))
+    found.sort(key=lambda item: -item[0])
+    return found
+
+
+def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
+    """The trees cut down to chosen nodes (as :func:`likeliest_nodes` gives them); drawn ones stay whole."""
+    kept: list[list[int]] = [[0] for _ in trees]
+    for _, place, node in chosen:
+        kept[place].append(node)
+    return [
+        tree if tree.draws or len(nodes) == len(tree) else tree.keep(sorted(nodes))
+        for tree, nodes in zip(trees, kept, strict=True)
+    ]
+
+
+def best_draft(tree: TokenTree) -> int:
+    """The likeliest node right below the root of a tree that holds drafts."""
+    first = [node for node in range(1, len(tree)) if tree.parents[node] == 0]
+    return max(first, key=lambda node: tree.confidence[node])

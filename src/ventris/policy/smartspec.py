@@ -1,0 +1,367 @@
+"""SmartSpec: the draft lengths with the most goodput, every step anew.
+
+Liu, Daniel, Hu, Kwon, Li, Mo, Cheung, Deng, Stoica and Zhang 2024, "Optimizing Speculative Decoding for
+Serving Large Language Models Using Goodput" (arXiv 2406.14066; later TurboSpec). Goodput is kept tokens a
+second: a draft of k tokens that are kept with chance a brings (1 - a^(k+1)) / (1 - a) tokens, and a step
+takes T(draft) + T(target) + T(overhead). Length 0 is one of the choices, so a busy server drafts nothing.
+
+Where this differs from the authors' code, it does so on purpose:
+
+- a is estimated from kept and refused tokens alone (:mod:`ventris.policy.acceptance`), not from kept over
+  drafted, and each request has an a of its own, drawn towards that of all requests;
+- each request has its own length: tokens are added in the order of their chances, over the whole batch, and
+  every count is tried;
+- a request that is not drafted for is tried again with one token where the upper end of its estimate would
+  pay, or after a while, where sure hits would; under a load where not even those pay, it is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field
+
+from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
+from ventris.engine.tree import TokenTree
+from ventris.policy.acceptance import Acceptance, judged
+from ventris.policy.batch_latency import BatchLatency
+from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
+from ventris.policy.cost_curve import CostCurve
+from ventris.policy.running_fit import RunningFit
+
+if TYPE_CHECKING:
+    from ventris.parts import Workshop
+
+FREE = 0.04
+"""A drafter that takes less than this share of a step is asked first, and its drafts cut to length after."""
+
+MARGIN = 0.02
+"""Gain in goodput below which drafting is not worth its noise."""
+
+FIRST_ACCEPTANCE = 0.7
+"""Acceptance assumed before anything was judged."""
+
+SURE = 0.95
+"""Acceptance that is thought possible of a request that was not drafted for in a while."""
+
+FADING = 0.99
+"""Factor on what is known of a request's acceptance at each step without a draft for it."""
+
+COMMON_WEIGHT = 2.0
+"""Judgements that the first guess counts for in the acceptance of all requests."""
+
+OWN_WEIGHT = 4.0
+"""Judgements that the acceptance of all requests counts for in that of one."""
+
+COMMON_FORGETTING = 0.99
+OWN_FORGETTING = 0.95
+
+OUTLIER = 3.0
+"""A step that took longer than so many times the prediction counts as if it had taken just that."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered about one request.
+
+    Attributes:
+        silent: Steps since it was last drafted for.
+        trying: This step's draft is such a trial.
+        drafted: Tokens drafted in this step.
+        seen: Length of its text when it was last drafted for.
+    """
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(OWN_FORGETTING))
+    silent: int = 0
+    trying: bool = False
+    drafted: int = 0
+    seen: int = 0
+
+
+class SmartSpec:
+    """Chooses draft lengths from 0 to ``longest``, for each request and step, by predicted goodput.
+
+    What a drafter takes is learnt from its calls. One that takes time is told its lengths beforehand; one
+    that takes next to none (n-grams) drafts at full length, and of that is verified what pays. In a tree, a
+    level's acceptance is shared among siblings by the drafter's confidence. Drawn trees are planned and never
+    cut: dropping a draw after looking at it would bias a rejection rule.
+
+    Outputs do not depend on it. To see the load of all requests, they must share one object, as those do
+    that name it ``policy="smartspec"``.
+
+    Args:
+        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them.
+        longest: Tokens drafted ahead at most.
+        nodes: Drafted tokens of one request at most, where the drafter grows trees.
+        retry: Steps without a draft after which one is tried wherever it might pay.
+    """
+
+    name = "smartspec"
+
+    class Options(BaseModel):
+        """Options of the SmartSpec policy."""
+
+        longest: int = Field(8, ge=1, le=64, description="tokens drafted ahead at most")
+        nodes: int = Field(32, ge=1, le=256, description="drafted tokens of one request, in a tree")
+        retry: int = Field(32, ge=1, description="steps without a draft after which one is tried")
+
+    def __init__(
+        self, latency: Callable[[int, int], float], longest: int = 8, nodes: int = 32, retry: int = 32
+    ) -> None:
+        self.latency = latency
+        self.longest = longest
+        self.nodes = nodes
+        self.retry = retry
+        self._unit = latency(1, 0)
+        # Seconds of a step, by the model's prediction and by running requests.
+        self._steps = RunningFit((1.0, 0.0), (3.0, 3.0))
+        # Seconds of a drafter's call: once, by level, by drafted token, by token that it had to catch up.
+        self._calls: dict[str, RunningFit] = {}
+        self._behind: dict[str, int] = {}
+        self._common: dict[str, Acceptance] = {}
+        self._drawing: set[str] = set()
+        self._seen: object = None
+
+    @classmethod
+    def build(cls, options: Options, workshop: Workshop) -> SmartSpec:
+        """Take the target's measured latency; without a target a flat one stands in for checking."""
+        if workshop.batch_latency is None:
+            return cls(BatchLatency(CostCurve((1, 2), (1.0, 1.0))), **options.model_dump())
+        return cls(workshop.batch_latency(), **options.model_dump())
+
+    # Before drafting.
+
+    def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+        self._learn(load)
+        seconds = self._seconds(records, load)
+        for record in records:
+            known = _known(record)
+            known.trying, known.drafted = False, 0
+        budgets = [NO_DRAFT] * len(records)
+        for drafter in dict.fromkeys(record.drafter for record in records):
+            members = [place for place, record in enumerate(records) if record.drafter == drafter]
+            own = [records[place] for place in members]
+            if self._is_free(drafter, len(own), seconds(0)):
+                lengths = [self.longest] * len(own)
+            else:
+                lengths = self._lengths(drafter, own, load, seconds)
+            for place, length in zip(members, lengths, strict=True):
+                if length:
+                    budgets[place] = Budget(max(self.nodes, length), length)
+            self._behind[drafter] = _catch_up(own, lengths)
+        return budgets
+
+    def _lengths(
+        self, drafter: str, records: Sequence[DraftRecord], load: Load, seconds: Callable[[int], float]
+    ) -> list[int]:
+        """Lengths of a drafter that takes time, trials included."""
+
+        def drafting(depth: int, drafts: int) -> float:
+            return self.draft_seconds(drafter, depth, drafts)
+
+        rates = [self.acceptance(record) for record in records]
+        lengths = best_lengths(rates, self.longest, load.running, seconds, drafting)
+        for place in self._trials(records, rates, lengths, load, seconds, drafting):
+            _known(records[place]).trying, lengths[place] = True, 1
+        return lengths
+
+    def _trials(
+        self,
+        records: Sequence[DraftRecord],
+        rates: Sequence[float],
+        lengths: Sequence[int],
+        load: Load,
+        seconds: Callable[[int], float],
+        drafting: Callable[[int, int], float] | None = None,
+    ) -> list[int]:
+        """Places of requests that get no draft in this step but should be tried, to learn how they do now."""
+        hopes = list(rates)
+        for place, record in enumerate(records):
+            known = _known(record)
+            if lengths[place]:
+                known.silent = 0
+                continue
+            known.silent += 1
+            known.acceptance.fade(FADING)
+            hopes[place] = SURE if known.silent >= self.retry else self._hope(record)
+        if all(lengths):
+            return []
+        hoped = best_lengths(hopes, self.longest, load.running, seconds, drafting)
+        tried = [place for place, length in enumerate(lengths) if hoped[place] and not length]
+        for place in tried:
+            _known(records[place]).silent = 0
+        return tried
+
+    def _is_free(self, drafter: str, count: int, step: float) -> bool:
+        if drafter not in self._calls or drafter in self._drawing:
+            return False
+        return self.draft_seconds(drafter, self.longest, self.longest * count) < FREE * step
+
+    # Before verifying.
+
+    def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
+        self._drawing |= {record.drafter for record, tree in zip(records, trees, strict=True) if tree.draws}
+        rates = [self.acceptance(record) for record in records]
+        shares = [_shares(tree) for tree in trees]
+        found = likeliest_nodes(trees, lambda place, node: rates[place] * shares[place][node])
+        drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
+        predicted = self._seconds(records, load)
+
+        def seconds(drafts: int) -> float:
+            # What it took to draft is spent, whatever is verified of it.
+            return predicted(drawn + drafts)
+
+        table = [seconds(drafts) for drafts in range(len(found) + 1)]
+        count, _ = best_count([chance for chance, _, _ in found], load.running, table, MARGIN)
+        kept = keep_nodes(trees, found[:count])
+        open_to = [
+            place
+            for place, tree in enumerate(trees)
+            if len(tree) > 1 and not tree.draws and not _known(records[place]).trying
+        ]
+        tried = self._trials(
+            [records[place] for place in open_to],
+            [rates[place] for place in open_to],
+            [len(kept[place]) - 1 for place in open_to],
+            load,
+            seconds,
+        )
+        tried = [open_to[place] for place in tried]
+        for place, record in enumerate(records):
+            known = _known(record)
+            if len(kept[place]) == 1 and (known.trying or place in tried) and len(trees[place]) > 1:
+                kept[place] = trees[place].keep([0, best_draft(trees[place])])
+            known.drafted = len(kept[place]) - 1
+        return kept
+
+    # What is known.
+
+    def acceptance(self, record: DraftRecord) -> float:
+        """The chance that a token drafted for this request is kept once all before it are."""
+        return _known(record).acceptance.rate(self._usual(record.drafter), OWN_WEIGHT)
+
+    def _usual(self, drafter: str) -> float:
+        """The acceptance of all requests with this drafter."""
+        common = self._common.get(drafter)
+        return FIRST_ACCEPTANCE if common is None else common.rate(FIRST_ACCEPTANCE, COMMON_WEIGHT)
+
+    def _hope(self, record: DraftRecord) -> float:
+        """The upper end of what the acceptance may be, by what was seen."""
+        error = _known(record).acceptance.error(self._usual(record.drafter), OWN_WEIGHT)
+        return min(self.acceptance(record) + error, SURE)
+
+    def draft_seconds(self, drafter: str, depth: int, nodes: int) -> float:
+        """Predicted seconds of a drafter's call; 0 for one that was never called."""
+        fit = self._calls.get(drafter)
+        if fit is None or nodes == 0:
+            return 0.0
+        once, level, node, _ = fit.coefficients()
+        return (once + level * depth + node * nodes) * self._unit
+
+    def _seconds(self, records: Sequence[DraftRecord], load: Load) -> Callable[[int], float]:
+        """Predicted seconds of scoring and verifying, by the number of drafted tokens."""
+        scale, each = self._steps.coefficients()
+        context = sum(len(record.request.tokens) for record in records)
+        overhead = each * load.running * self._unit
+        return price_of_drafts(lambda nodes: scale * self.latency(nodes, context) + overhead, load)
+
+    # After verifying.
+
+    def _learn(self, load: Load) -> None:
+        """Compare the last step with its prediction."""
+        last = load.last
+        if last is None or last is self._seen:
+            return
+        self._seen = last
+        predicted = self.latency(last.nodes, last.context) / self._unit
+        took = min(last.seconds / self._unit, OUTLIER * predicted)
+        self._steps.observe((predicted, last.running), took)
+        for drafter, call in last.drafts.items():
+            if drafter not in self._calls:
+                self._calls[drafter] = RunningFit((0.0,) * 4, (0.3, 0.1, 0.3, 0.3))
+            features = (1.0, call.depth, call.nodes, self._behind.get(drafter, 0))
+            self._calls[drafter].observe(features, call.seconds / self._unit)
+
+    def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
+        known = _known(record)
+        drafted, known.drafted = known.drafted, 0
+        if not drafted:
+            # A bare root, or tokens that a guide forced; neither tells anything about the drafter.
+            return
+        ended = record.request.tokens[-1] in record.request.end_ids
+        kept, missed = judged(tree, path, ended)
+        known.acceptance.observe(kept, missed)
+        common = self._common.setdefault(record.drafter, Acceptance(COMMON_FORGETTING))
+        common.observe(kept, missed)
+
+
+def best_lengths(
+    rates: Sequence[float],
+    longest: int,
+    running: int,
+    scoring: Callable[[int], float],
+    drafting: Callable[[int, int], float] | None = None,
+) -> list[int]:
+    """Draft lengths with the most expected tokens a second, one for each request.
+
+    Tokens of equal depth bring less the deeper they are, so for any total the likeliest ones are the best,
+    and every total is tried; since levels of a draft model are passes of their own, under every bound on the
+    depth.
+
+    Args:
+        rates: Chance of each request's drafted tokens to be kept once all before are.
+        longest: Length at most.
+        running: Requests in the step, those among them without drafts included.
+        scoring: Seconds of the step by drafted tokens.
+        drafting: Seconds of drafting by depth and by drafted tokens; ``None`` if it takes none.
+    """
+    levels = range(1, longest + 1)
+    found = [(rate**level, -level, place) for place, rate in enumerate(rates) for level in levels]
+    found.sort(reverse=True)
+    table = [scoring(drafts) for drafts in range(len(found) + 1)]
+    best_rate, chosen = 0.0, [0] * len(rates)
+    for bound in levels if drafting else [longest]:
+        within = [(chance, place) for chance, level, place in found if -level <= bound]
+        seconds = table[: len(within) + 1]
+        if drafting:
+            spent = [drafting(bound, drafts) for drafts in range(1, len(seconds))]
+            seconds = [seconds[0], *map(sum, zip(seconds[1:], spent, strict=True))]
+        count, rate = best_count([chance for chance, _ in within], running, seconds, MARGIN)
+        if count and rate > best_rate:
+            best_rate, chosen = rate, [0] * len(rates)
+            for _, place in within[:count]:
+                chosen[place] += 1
+    return chosen
+
+
+def _known(record: DraftRecord) -> _Known:
+    if record.memory is None:
+        record.memory = _Known()
+    known: _Known = record.memory
+    return known
+
+
+def _catch_up(records: Sequence[DraftRecord], lengths: Sequence[int]) -> int:
+    """Tokens that the drafter has to read first, for requests that it has not drafted for in a while."""
+    behind = 0
+    for record, length in zip(records, lengths, strict=True):
+        if length:
+            known = _known(record)
+            # After a step with a draft, its own tokens are read already, but for the last one or two.
+            behind += max(len(record.request.tokens) - known.seen - length - 1, 0)
+            known.seen = len(record.request.tokens)
+    return behind
+
+
+def _shares(tree: TokenTree) -> list[float]:
+    """For each node, its part of its siblings' confidence."""
+    totals: dict[int, float] = {}
+    for node in range(1, len(tree)):
+        parent = tree.parents[node]
+        totals[parent] = totals.get(parent, 0.0) + tree.confidence[node]
+    return [
+        1.0 if node == 0 else tree.confidence[node] / (totals[tree.parents[node]] or 1.0)
+        for node in range(len(tree))
+    ]
