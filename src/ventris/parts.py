@@ -46,6 +46,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "spectr": "ventris.verify.spectr:SpecTr",
         "synthetic": "ventris.verify.synthetic:Synthetic",
         "typical": "ventris.verify.typical:Typical",
+        "threshold-rollback": "ventris.verify.threshold_rollback:ThresholdRollback",
     },
     "guide": {
         "json-schema": "ventris.guide.json_schema:JsonSchema",
@@ -64,6 +65,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 }
         "smartspec": "ventris.policy.smartspec:SmartSpec",
         "acceptance": "ventris.policy.acceptance_threshold:AcceptanceThreshold",
+        "confidence-stop": "ventris.policy.confidence_stop:ConfidenceStop",
 
 ENTRY_POINTS = {
     "drafter": "ventris.drafters",

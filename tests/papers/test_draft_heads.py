@@ -49,6 +49,7 @@ def given(tmp_path_factory) -> dict[str, object]:
         "data": str(folder / "prompts.jsonl"),
         "dtype": "float32",
         "kernels": "torch",
+        "threads": 1,
         "max_new_tokens": 12,
     }
 

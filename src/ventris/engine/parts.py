@@ -62,13 +62,19 @@ class RequestView:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much a drafter may propose: ``nodes`` besides the root, at most ``depth`` deep."""
+    """How much a drafter may propose: ``nodes`` besides the root, at most ``depth`` deep.
+
+    A drafter that asks its model token by token goes no further where it gives its best next token less
+    than ``confidence``; that token is not proposed.
+    """
 
     nodes: int
     depth: int
+    confidence: float = 0.0
 
     def minimum(self, other: Budget) -> Budget:
-        return Budget(min(self.nodes, other.nodes), min(self.depth, other.depth))
+        confidence = max(self.confidence, other.confidence)
+        return Budget(min(self.nodes, other.nodes), min(self.depth, other.depth), confidence)
 
 
 NO_DRAFT = Budget(0, 0)

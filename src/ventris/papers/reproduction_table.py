@@ -1,9 +1,12 @@
 """Which papers have a reproduction, and where it stands."""
 
 REPRODUCTIONS: dict[str, str] = {
+    "bild": "ventris.papers.bild:reproduce_bild",
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
+    "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
+    "spectr": "ventris.papers.spectr:reproduce_spectr",
 }
 """Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
 

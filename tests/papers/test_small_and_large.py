@@ -1,0 +1,78 @@
+"""The reproductions that pair a small model with a large one, and that of JSONSchemaBench, on tiny models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ventris.papers.bild import Setting, best_by_quality, longest_common, reproduce_bild
+from ventris.papers.jsonschemabench import reproduce_jsonschemabench
+from ventris.papers.spectr import reproduce_spectr
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict[str, object]:
+    """Settings of a reproduction; the small model is the large one."""
+    folder = tmp_path_factory.mktemp("pair")
+    write_tiny_model(folder / "tiny")
+    prompts = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    return {
+        "draft": f'model:"{folder / "tiny"}"',
+        "model": str(folder / "tiny"),
+        "data": str(folder / "prompts.jsonl"),
+        "dtype": "float32",
+        "kernels": "torch",
+        "threads": 1,
+        "max_new_tokens": 12,
+    }
+
+
+def test_spectr(given):
+    found = reproduce_spectr(drafts=(1, 2), depth=3, **given)
+    one, two, alone, several = found.ours
+    assert 2 < one.value <= 4  # a small model that is the large one, but for rounding
+    assert two.baseline == one.value
+    assert 2 < two.value <= 4
+    assert min(alone.value, several.value) > 0
+    assert several.baseline == alone.value
+
+
+def test_bild(given):
+    found = reproduce_bild(confidences=(0.0, 2.0), nats=(0.0, 50.0), **given)
+    *best, race = found.ours
+    # A distance of 0 is greedy decoding; a confidence above 1 drafts nothing and is none of the best.
+    assert best[0].name == "tokens a pass at confidence 0, 0 nats, ROUGE-L 100.0"
+    assert best[0].value > 2
+    assert race.value > 0
+    assert race.baseline > 0
+
+
+def test_only_settings_that_no_other_beats_are_shown():
+    settings = [
+        Setting(0, n, likeness, passes)
+        for n, likeness, passes in [(1, 100, 1.5), (2, 99, 1.4), (3, 98, 2.0), (4, 98, 1.9), (5, 90, 2.0)]
+    ]
+    assert [s.nats for s in best_by_quality(settings)] == [1, 3]
+
+
+def test_the_longest_common_subsequence():
+    assert longest_common([1, 2, 3, 4, 5], [9, 2, 4, 3, 5]) == 3
+    assert longest_common([], [1]) == 0
+    assert longest_common([7, 7, 7], [7, 7]) == 2
+
+
+@pytest.mark.long
+def test_jsonschemabench_on_our_own_schemas():
+    found = reproduce_jsonschemabench(limit=3, max_new_tokens=48, threads=1)
+    rows = {row.name: row for row in found.ours}
+    assert rows["invalid instances that ventris lets through"].value == 0
+    assert rows["valid instances that ventris rejects"].value == 0
+    first = found.ours[0]
+    assert first.value >= first.baseline
