@@ -21,7 +21,7 @@ class ServingSettings(BaseModel):
         default_factory=lambda: [8, 16], description="streams at a time, each against one"
     )
     requests: int = Field(16, ge=1, description="requests of one measurement")
-    max_tokens: int = Field(64, ge=2, description="tokens of each answer")
+    max_tokens: int = Field(128, ge=2, description="tokens of each answer")
     repeats: int = Field(3, ge=1, description="how often everything is measured, in turn")
     without_overhead: bool = Field(
         False, description="do not compare one stream with the model in this process"
