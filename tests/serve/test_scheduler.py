@@ -276,3 +276,13 @@ def test_what_happens_is_observed(gate: Gate) -> None:
 def test_what_cannot_be_served_is_refused_at_once(scheduler: Scheduler) -> None:
     with pytest.raises(BadInput, match="outside the vocabulary"):
         scheduler.check(MODEL.request([99]))
+
+
+def test_a_step_that_does_not_end_keeps_nobody_waiting(scheduler: Scheduler, gate: Gate) -> None:
+    client = Client([1, 2, 3], [4, 5, 6], [7, 8, 9])
+    scheduler.submit(client.job)
+    wait_until(lambda: bool(client.updates))
+    gate.open.clear()
+    scheduler.close(0.01)
+    assert client.done
+    assert {end.error.code for end in client.ends} == {"shutting_down"}  # type: ignore[union-attr]

@@ -167,12 +167,24 @@ class Scheduler:
         return not self._jobs
 
     def close(self, seconds: float = 5.0) -> None:
-        """End all jobs with an error, give all memory back and stop the thread."""
+        """End all jobs with an error, give all memory back and stop the thread.
+
+        Args:
+            seconds: How long to wait for the end of a step. With a longer one the jobs are told all the same,
+                and memory comes back when it ends.
+        """
         with self._changed:
             self._draining = self._stopped = True
             self._changed.notify()
+        if not self._thread.is_alive():
+            return
+        self._thread.join(seconds)
         if self._thread.is_alive():
-            self._thread.join(seconds)
+            with self._changed:
+                for job in self._jobs:
+                    for index in job.open:
+                        ended = Completion(job.requests[index].prompt, finish_reason="cancelled")
+                        job.tell(Update(index, ended, finished=True, error=shutting_down()))
 
     def snapshot(self) -> Snapshot:
         """How busy it is now."""

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ventris.serve")
 
+STEP_SECONDS = 1.0
+"""That the step of the moment gets to end in when the grace is over."""
+
 Result = TypeVar("Result")
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
@@ -121,7 +124,7 @@ class Service:
         end = monotonic() + grace
         while not (self.scheduler.idle or hurry.is_set()) and monotonic() < end:
             await asyncio.sleep(0.02)
-        await asyncio.to_thread(self.scheduler.close)
+        await asyncio.to_thread(self.scheduler.close, STEP_SECONDS)
 
     @property
     def fingerprint(self) -> str:
