@@ -165,6 +165,8 @@ class HardGuide(ABC):
         except BadInput as error:
             by = "" if self.backend == LLGUIDANCE else f" (backend {self.backend})"
             raise type(error)(f"guide {self.name!r}{by}: {error}") from None
+        except RecursionError:  # parts that name parts, deeper than any text that was checked
+            raise BadInput(f"guide {self.name!r}: it nests too deeply; make it flatter") from None
         except ValueError as error:  # lone surrogates, or a number that the back end cannot hold
             raise BadInput(f"guide {self.name!r}: {str(error).splitlines()[0]}") from None
 

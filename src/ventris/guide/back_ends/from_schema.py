@@ -34,6 +34,7 @@ from ventris.guide.back_ends.language import (
     optional,
     repeat,
     row,
+    size,
 )
 from ventris.guide.back_ends.quoted import other_names, quoted, spelled, strings
 from ventris.guide.limits import Limits
@@ -56,6 +57,9 @@ AT_END_ONLY = frozenset({"multipleOf"})
 
 MOST_WAYS = 64
 """Alternatives that the conjunction of several choices is written out into."""
+
+SHORT = 100
+"""Parts of a node that is rather written twice than made a rule, which costs xgrammar time at every mask."""
 
 WHITE = repeat(chars(" \n\r\t"), 0, 64)
 SEPARATORS: dict[str, tuple[Node, Node, Node]] = {
@@ -166,6 +170,13 @@ class _Builder:
         name = f"shared{len(self.rules)}"
         self.rules[name] = node
         return Rule(name)
+
+    def _twice(self, node: Node) -> Node:
+        """A part that stands first and again behind commas.
+
+        Long ones are written once, or nested lists would double with every level.
+        """
+        return node if size(node) <= SHORT else self._shared(node)
 
     # A schema as alternatives without references, ``allOf`` and ``anyOf``.
 
@@ -322,7 +333,7 @@ class _Builder:
             first = first[: int(most)]
         behind: Node = NOTHING
         if most is None or int(most) > len(first):
-            behind = self.node(schema.get("items", True), f"{place}/items")
+            behind = self._twice(self.node(schema.get("items", True), f"{place}/items"))
         room = None if most is None else int(most) - len(first)
         # From the last item to the first: what may follow once so many are there.
         rest = repeat(row(self.comma, behind), max(least - len(first), 0), room)
@@ -365,7 +376,7 @@ class _Builder:
             name: self._shared(self.node(below, f"{place}/properties/{name}"))
             for name, below in named.items()
         }
-        free = self.node(rest, f"{place}/additionalProperties")
+        free = self._twice(self.node(rest, f"{place}/additionalProperties"))
         member = row(free_name or (other_names(list(named)) if named else strings()), self.colon, free)
         if not named:
             least, most = int(schema.get("minProperties", 0)), schema.get("maxProperties")

@@ -105,6 +105,17 @@ def chars(*pieces: str | tuple[int, int]) -> Node:
     return Chars(ordered(ranges)) if ranges else NOTHING
 
 
+def size(node: Node) -> int:
+    """How many parts a node has; a rule is one."""
+    match node:
+        case Row(parts) | Either(parts):
+            return 1 + sum(map(size, parts))
+        case Repeat(part):
+            return 1 + size(part)
+        case _:
+            return 1
+
+
 def ordered(ranges: list[tuple[int, int]]) -> Ranges:
     """Ranges in order, with overlaps joined."""
     joined: list[tuple[int, int]] = []
