@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "hydra": "ventris.draft.hydra:Hydra",
         "eagle": "ventris.draft.eagle:Eagle",
         "aligned": "ventris.draft.aligned:Aligned",
+        "kangaroo": "ventris.draft.kangaroo:Kangaroo",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",
@@ -61,11 +62,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "policy": {
         "fixed": "ventris.policy.fixed:Fixed",
         "goodput": "ventris.policy.goodput:Goodput",
-    },
-}
         "smartspec": "ventris.policy.smartspec:SmartSpec",
         "acceptance": "ventris.policy.acceptance_threshold:AcceptanceThreshold",
         "confidence-stop": "ventris.policy.confidence_stop:ConfidenceStop",
+    },
+}
 
 ENTRY_POINTS = {
     "drafter": "ventris.drafters",
@@ -92,16 +93,16 @@ class Workshop:
         load_target: Loads a further model with the same tokenizer.
         cost_curve: T(n) of the target on this machine, measured on first use.
         tokenizer: The target's tokenizer, for parts that work on text; ``None`` where it has none.
+        batch_latency: T(nodes, context) of the target on this machine, measured on first use.
     """
 
-        batch_latency: T(nodes, context) of the target on this machine, measured on first use.
     target: Target | None = None
     load_target: Callable[[str], Target] | None = None
     cost_curve: Callable[[], CostCurve] | None = None
     tokenizer: Any = None
-
-
     batch_latency: Callable[[], BatchLatency] | None = None
+
+
 class _NoOptions(BaseModel):
     """A part without options."""
 

@@ -19,6 +19,7 @@ from ventris.train.settings import (
     AlignedSettings,
     EagleSettings,
     HydraSettings,
+    KangarooSettings,
     MedusaSettings,
     TrainSettings,
     read_settings,
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     from ventris.train.texts import Progress
     from ventris.train.trainer import Trained
 
-SHAPE = ("shortlist", "own_rows", "heads", "layers", "start", "variant", "prefix", "dropout")
+SHAPE = (
+    "shortlist",
+    "own_rows",
+    "heads",
+    "layers",
+    "start",
+    "exit_layer",
+    "feed_forward",
+    "variant",
+    "prefix",
+    "dropout",
+)
 PLACES = ("model", "data", "out", "cache", "device", "dtype", "threads")
 
 
@@ -73,11 +85,19 @@ def aligned(settings: AlignedSettings) -> None:
     _run(train_aligned, settings)
 
 
+def kangaroo(settings: KangarooSettings) -> None:
+    """Kangaroo: one attention layer behind the target's own first layers."""
+    from ventris.train.kangaroo import train_kangaroo
+
+    _run(train_kangaroo, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
     (aligned, AlignedSettings),
+    (kangaroo, KangarooSettings),
 )
 
 

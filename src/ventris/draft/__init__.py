@@ -3,9 +3,10 @@
 from ventris.draft.aligned import Aligned
 from ventris.draft.eagle import Eagle
 from ventris.draft.hydra import Hydra
+from ventris.draft.kangaroo import Kangaroo
 from ventris.draft.medusa import Medusa
 from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 
-__all__ = ["Aligned", "DraftModel", "Eagle", "Hydra", "Medusa", "NGram", "Stack"]
+__all__ = ["Aligned", "DraftModel", "Eagle", "Hydra", "Kangaroo", "Medusa", "NGram", "Stack"]

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, Field
 
 from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
-from ventris.draft.decoder_beside import decoder_beside
+from ventris.draft.decoder_beside import config_of, decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
 from ventris.draft.model import DraftModel
 from ventris.draft.vocabulary_head import RowsKind
-from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
 from ventris.models.config import DecoderConfig
 
@@ -106,15 +105,3 @@ class Aligned(DraftModel):
         if workshop.target is None:
             return cls(cast(Target, None), cast(DecoderNetwork, None), **settings)
         return cls.load(workshop.target, cast(Aligned.Options, options).checkpoint, **settings)
-
-
-def config_of(target: Target) -> DecoderConfig:
-    """Sizes and switches of a target.
-
-    Raises:
-        BadInput: for one that only transformers can run.
-    """
-    config = getattr(target, "config", None)
-    if not isinstance(config, DecoderConfig):
-        raise BadInput("this target can only be run by transformers; its layers need the native families")
-    return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ventris.draft.target_sketch import embedding_rows
+from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
 from ventris.models.config import DecoderConfig
 from ventris.models.stages import drafting_dtype, runs_natively, threads_of
@@ -36,3 +37,15 @@ def decoder_beside(target: Target, config: DecoderConfig, weights: Weights) -> T
     # These rows are scaled already, where the family scales its embeddings.
     embedding = embedding_rows(target, range(target.vocab_size)).to(dtype)
     return TorchDecoder(replace(config, embedding_scale=1.0), weights, dtype, target.device, embedding)
+
+
+def config_of(target: Target) -> DecoderConfig:
+    """Sizes and switches of a target.
+
+    Raises:
+        BadInput: for one that only transformers can run.
+    """
+    config = getattr(target, "config", None)
+    if not isinstance(config, DecoderConfig):
+        raise BadInput("this target can only be run by transformers; its layers need the native families")
+    return config

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from ventris.draft.shortlist import over_all
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.sampling import Row, distribution
 from ventris.engine.stream import Stream, forward
@@ -147,7 +148,9 @@ class DraftModel:
         if growth.depth[node] >= depth or len(growth.tree) - 1 + copies > nodes:
             return
         request = growth.job.request
-        q = self._over_all(distribution(row, request.sampling))
+        q = distribution(row, request.sampling)
+        if self._listed is not None:
+            q = over_all(q, self._listed, self.model.vocab_size)
         random = request.randomness(request.draft_purpose, growth.depth[node])
         drawn = growth.tree.add_draws(node, [random.categorical(q) for _ in range(copies)], q)
         for child in dict.fromkeys(drawn):
@@ -164,14 +167,6 @@ class DraftModel:
             share = exp(log_probability)
             listed = token if self._listed is None else int(self._listed[token])
             heappush(growth.heap, (-path * share, len(growth.heap), node, listed, share))
-
-    def _over_all(self, probs: Tensor) -> Tensor:
-        """Probabilities of the tokens that the model scores as those of the whole vocabulary."""
-        if self._listed is None:
-            return probs
-        whole = probs.new_zeros(self.model.vocab_size)
-        whole[self._listed] = probs
-        return whole
 
     def _choose(self, growth: _Growth) -> None:
         """Add the likeliest continuations; those that may go on are scored next."""

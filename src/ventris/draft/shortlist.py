@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 NOT_LISTED = -1
@@ -59,3 +61,10 @@ class Shortlist:
         """Share of a text's tokens that are listed."""
         listed = self.place[tokens.to(torch.int64)] != NOT_LISTED
         return float(listed.float().mean()) if len(listed) else 1.0
+
+
+def over_all(probs: Tensor, ids: NDArray[np.int64], vocab_size: int) -> Tensor:
+    """Probabilities ``[listed]`` of the tokens ``ids`` as those of the whole vocabulary, 0 elsewhere."""
+    whole = probs.new_zeros(vocab_size)
+    whole[torch.from_numpy(ids)] = probs
+    return whole

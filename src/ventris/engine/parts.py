@@ -93,6 +93,8 @@ class DraftJob:
         root: The last committed token.
         guides: Guide states to prune the draft with, forked already at the root, or empty; a drafter
             may ignore them.
+        stream: The request's rows in the target, for a drafter that runs the target's own first layers (see
+            :mod:`ventris.engine.begun`).
     """
 
     request: RequestView
@@ -100,6 +102,7 @@ class DraftJob:
     budget: Budget
     root: int
     guides: Sequence[GuideState] = ()
+    stream: Stream | None = None
 
 
 @dataclass(slots=True)
@@ -268,15 +271,6 @@ class DraftRecord:
     memory: Any = None
 
 
-@dataclass(slots=True)
-class Load:
-    """The batch as a policy sees it.
-
-    Attributes:
-        running: Requests that decode in this step.
-        other_nodes: Nodes of the step that the policy has no say in (prompt chunks).
-        memory_left: Bytes left in the ledger, ``None`` without a limit.
-        draft_seconds: Running mean of what a drafting call took, by drafter.
 @dataclass(frozen=True, slots=True)
 class DraftCall:
     """What one call of a drafter took.
@@ -310,23 +304,32 @@ class StepCost:
     drafts: Mapping[str, DraftCall]
 
 
+@dataclass(slots=True)
+class Load:
+    """The batch as a policy sees it.
+
+    Attributes:
+        running: Requests that decode in this step.
+        other_nodes: Nodes of the step that the policy has no say in (prompt chunks).
+        memory_left: Bytes left in the ledger, ``None`` without a limit.
+        draft_seconds: Running mean of what a drafting call took, by drafter.
+        last: The step before this one, ``None`` at first; the same object until a further step is done.
     """
 
     running: int
     other_nodes: int = 0
     memory_left: int | None = None
     draft_seconds: dict[str, float] = field(default_factory=dict)
+    last: StepCost | None = None
 
 
 @runtime_checkable
-        last: The step before this one, ``None`` at first; the same object until a further step is done.
 class Policy(Protocol):
     """Answers: how much to draft, and when to spend more?"""
 
     name: str
 
     def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
-    last: StepCost | None = None
         """Before drafting: a budget for each request."""
         ...
 

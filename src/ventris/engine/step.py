@@ -204,7 +204,8 @@ def _by_part(indices: Sequence[int], part_of: Callable[[int], Any]) -> list[tupl
 def _draft_job(running: Running, budget: Budget) -> DraftJob:
     guided = getattr(running.request.drafter, "guided", False)
     forks = [state.fork() for _, state in running.guides if hasattr(state, "fork")] if guided else []
-    return DraftJob(running.view, running.draft_state, budget, running.stream.pending[-1], forks)
+    stream = running.stream
+    return DraftJob(running.view, running.draft_state, budget, stream.pending[-1], forks, stream)
 
 
 def score(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from torch import Tensor
 
+from ventris.engine.begun import Begun, forward_from_begun
 from ventris.engine.cache import KVCache, MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
@@ -48,12 +50,14 @@ class Stream:
         self._row_of: list[int] = []
         self._parents: list[int] = []
         self._lead = 0
+        self.begun: Begun | None = None
 
     def feed(self, count: int) -> Rows:
         """Rows that put the first ``count`` pending tokens into the cache, no logits wanted.
 
         At least one token must stay pending; call :meth:`fed` after the forward.
         """
+        self.discard()
         tokens = self.pending[:count]
         return Rows(self.cache, tokens, range(-1, count - 1), 0, self._inputs(tokens), ())
 
@@ -67,7 +71,12 @@ class Stream:
 
         The first call runs all pending tokens, of which the root is the last. Later calls in the same
         step may run further nodes below the ones already run.
+
+        Where a drafter has begun with some nodes (see :mod:`ventris.engine.begun`), the root may come once
+        more: all nodes are then run, and those that have been begun go on from there.
         """
+        if self.begun is not None and 0 in nodes:
+            self._take_up(tree)
         start = len(self._parents)
         tokens: list[int] = []
         if start == 0:
@@ -86,6 +95,20 @@ class Stream:
         wanted = range(lead, len(tokens))
         return Rows(self.cache, tokens, self._parents, start, self._inputs(tokens), wanted)
 
+    def _take_up(self, tree: TokenTree) -> None:
+        """Begin the step's rows anew, and of the begun ones keep those that are of ``tree`` too."""
+        if self.begun is not None and self._tree is not None:
+            known = range(min(len(self.begun) - self._lead, len(tree)))
+            same = (
+                tree.tokens[node] == self._tree.tokens[node]
+                and tree.parents[node] == self._tree.parents[node]
+                and self._row_of[node] == self._lead + node
+                for node in known
+            )
+            kept = sum(1 for _ in takewhile(bool, same))
+            self.begun = self.begun.first(self._lead + kept)
+        self._parents = []
+
     @property
     def lead(self) -> int:
         """Pending tokens before the root in the first call of :meth:`rows`."""
@@ -98,6 +121,7 @@ class Stream:
         tree need not be the one that this stream scored: its path is then followed by tokens.
         """
         tokens = [tree.tokens[node] for node in path]
+        self.begun = None
         if not self._parents or self._tree is None:
             self.pending += tokens[1:]
             self.pending.append(next_token)
@@ -112,6 +136,7 @@ class Stream:
     def discard(self) -> None:
         """Forget the nodes scored since the last :meth:`advance`."""
         self._parents = []
+        self.begun = None
 
     def rewind(self, length: int, tokens: Sequence[int]) -> None:
         """Keep the first ``length`` cached rows and go on with ``tokens`` (at least one) as pending."""
@@ -174,7 +199,10 @@ def forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Forwa
     for members in groups.values():
         taps = sorted({layer for index in members for layer in entries[index][2]})
         target = entries[members[0]][0].target
-        scores = target.forward([entries[index][1] for index in members], taps)
+        batch = [entries[index][1] for index in members]
+        begun = _begun_of([entries[index] for index in members])
+        known = any(rows is not None for rows in begun)
+        scores = forward_from_begun(target, batch, begun, taps) if known else target.forward(batch, taps)
         offset = 0
         for index, logits in zip(members, scores.logits, strict=True):
             count = len(entries[index][1].tokens)
@@ -182,3 +210,14 @@ def forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Forwa
             results[index] = ForwardResult(logits, {layer: h[rows] for layer, h in scores.hidden.items()})
             offset += count
     return [results[index] for index in range(len(entries))]
+
+
+def _begun_of(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Begun | None]:
+    """What can be taken up of each entry: rows at one and the same layer, none of whose inputs are missed."""
+    layer = next((stream.begun.layer for stream, _, _ in entries if stream.begun is not None), 0)
+    return [
+        stream.begun
+        if stream.begun is not None and stream.begun.layer == layer <= min(taps, default=layer)
+        else None
+        for stream, _, taps in entries
+    ]

@@ -13,8 +13,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ventris.draft.aligned import Aligned, config_of
+from ventris.draft.aligned import Aligned
 from ventris.draft.checkpoint import find_checkpoint, read_config
+from ventris.draft.decoder_beside import config_of
 from ventris.engine.request import Completion
 from ventris.models.weight_names import weight_shapes
 from ventris.papers.on_prompts import OnPrompts, tokens_per_pass

@@ -11,6 +11,11 @@ from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
 from ventris.engine.randomness import uniform
 from ventris.engine.target import Rows, Scores
 
+PREFIX_UNIT = 2.0**-36
+"""What a toy's rows count prefixes in, behind the point: room for billions of them in float64."""
+
+PREFIXES_KEPT = 4096
+
 
 class ToyTarget:
     """Random logits for every prefix, in float64, read back from the cache rows themselves.
@@ -48,6 +53,8 @@ class ToyTarget:
         self.memory = memory
         self.forwards = 0
         self._laws: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+        self._ended: list[tuple[list[int], list[int], int, int]] = []
+        self._forgotten = 0
         self._layout = CacheLayout(1, 1, 1, torch.float64, self.device)
 
     def new_cache(
@@ -74,15 +81,13 @@ class ToyTarget:
 
     def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
         hidden, tapped = self.run_layers(batch, self.embed(batch), 0, 1, taps)
-        logits = []
+        logits, offset = [], 0
         for rows in batch:
             wanted = range(len(rows.tokens)) if rows.wanted is None else rows.wanted
-            keys, _ = rows.cache.rows(0, rows.start + len(rows.tokens))
-            held = [int(token) for token in keys[0, :, 0].tolist()]
-            scored = [self.logits(_prefix(rows, node, held)) for node in wanted]
-            logits.append(torch.stack(scored) if scored else torch.empty((0, self.vocab_size)))
+            logits.append(self.head(hidden[[offset + node for node in wanted]]))
+            offset += len(rows.tokens)
         self.forwards += 1
-        return Scores(logits, tapped | ({1: hidden} if 1 in taps else {}))
+        return Scores(logits, tapped)
 
     def embed(self, batch: Sequence[Rows]) -> Tensor:
         parts = [
@@ -96,25 +101,47 @@ class ToyTarget:
     def run_layers(
         self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        offset = 0
-        for rows in batch:
-            count = len(rows.tokens)
-            span = rows.cache.reserve(rows.start + count, rows.start)
-            place = span.used + rows.start
-            span.storage.data[0, :, 0, place : place + count] = hidden[offset : offset + count]
-            offset += count
-        return hidden, {layer: hidden for layer in taps if first <= layer < last}
+        tapped = {first: hidden} if first in taps else {}
+        if first == 0 and last == 1:
+            hidden = torch.cat(
+                [
+                    self._run_layer(rows, part)
+                    for rows, part in zip(
+                        batch, torch.split(hidden, [len(rows.tokens) for rows in batch]), strict=True
+                    )
+                ]
+            )
+        return hidden, tapped | ({last: hidden} if last in taps else {})
+
+    def _run_layer(self, rows: Rows, hidden: Tensor) -> Tensor:
+        """Tokens to rows that say, behind the point, which prefix they end."""
+        count = len(rows.tokens)
+        span = rows.cache.reserve(rows.start + count, rows.start)
+        place = span.used + rows.start
+        span.storage.data[0, :, 0, place : place + count] = hidden
+        keys, _ = rows.cache.rows(0, rows.start + count)
+        held = [int(token) for token in keys[0, :, 0].tolist()]
+        parents = list(rows.parents)
+        if len(self._ended) > 2 * PREFIXES_KEPT:
+            # Nobody asks for the logits of rows of earlier steps.
+            del self._ended[:PREFIXES_KEPT]
+            self._forgotten += PREFIXES_KEPT
+        first = self._forgotten + len(self._ended)
+        self._ended += [(held, parents, rows.cache.length, rows.start + node) for node in range(count)]
+        numbers = torch.arange(first, first + count, dtype=torch.float64)
+        return hidden.floor() + numbers[:, None] * PREFIX_UNIT
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits of one-token prefixes, since a row of this model knows its own token only."""
-        return torch.stack([self.logits([int(row)]) for row in hidden[:, 0]])
+        """The law after the prefix that each row ends, ``[n, vocab]``."""
+        numbers = ((hidden[:, 0] - hidden[:, 0].floor()) / PREFIX_UNIT).round().long().tolist()
+        scored = [self.logits(_prefix(*self._ended[number - self._forgotten])) for number in numbers]
+        return torch.stack(scored) if scored else torch.empty((0, self.vocab_size))
 
 
-def _prefix(rows: Rows, node: int, held: Sequence[int]) -> list[int]:
-    """The tokens up to a row, of all that the cache holds: the committed ones and its path."""
-    scratch = rows.start + node
+def _prefix(held: Sequence[int], parents: Sequence[int], committed: int, scratch: int) -> list[int]:
+    """The tokens up to a scratch row, of all that the cache holds: the committed ones and its path."""
     path = []
     while scratch >= 0:
-        path.append(held[rows.cache.length + scratch])
-        scratch = rows.parents[scratch]
-    return [*held[: rows.cache.length], *reversed(path)]
+        path.append(held[committed + scratch])
+        scratch = parents[scratch]
+    return [*held[:committed], *reversed(path)]

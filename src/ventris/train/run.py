@@ -129,7 +129,9 @@ def prepare_texts(
     settings: TrainSettings,
     progress: Progress | None = None,
 ) -> tuple[list[Text], Sequence[int]]:
-    """Texts with the target's hidden rows of all :func:`learnt_layers`, made or found in the cache.
+    """Texts with the target's hidden rows, made or found in the cache.
+
+    Those of all :func:`learnt_layers`, unless the settings read others: then of these and the last.
 
     Returns:
         The texts, and the layers that their rows stand for.
@@ -140,7 +142,10 @@ def prepare_texts(
     key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
     root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
-    hidden = HiddenStates.beneath(folder, learnt_layers(target), {"target": sketch.digest, "kind": kind})
+    layers = learnt_layers(target)
+    if not set(settings.read_layers()) <= set(layers):
+        layers = tuple(sorted({*settings.read_layers(), target.num_layers}))
+    hidden = HiddenStates.beneath(folder, layers, {"target": sketch.digest, "kind": kind})
     files = distil_texts(
         model, prompts, folder, settings.texts(), settings.answer_batch, progress, hidden.taps, hidden.keep
     )

@@ -92,6 +92,10 @@ class TrainSettings(BaseModel):
         places = {"out", "cache", "device", "threads", "answer_batch", "evaluate_every", "save_every"}
         return self.model_dump(exclude=places) | {"data": Path(self.data).name}
 
+    def read_layers(self) -> tuple[int, ...]:
+        """Layers of the target, besides the last, whose rows the method reads and others may not."""
+        return ()
+
     @property
     def folder(self) -> Path:
         return Path(self.out).expanduser()
@@ -177,6 +181,19 @@ class AlignedSettings(NextTokenSettings):
 
     def deciding(self) -> dict[str, Any]:
         return super().deciding() | {"start": Path(self.start).name}
+
+
+class KangarooSettings(NextTokenSettings):
+    """Kangaroo: an adapter behind the target's first layers."""
+
+    exit_layer: int = Field(2, ge=1, description="layers of the target that draft")
+    feed_forward: bool = Field(False, description="give the adapter a feed-forward part (larger)")
+    loss: LossName = Field(
+        "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
+    )
+
+    def read_layers(self) -> tuple[int, ...]:
+        return (self.exit_layer,)
 
 
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)

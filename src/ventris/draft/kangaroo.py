@@ -1,0 +1,256 @@
+"""Kangaroo: the target's own first layers and one small attention layer draft; the other layers check.
+
+Liu et al. 2024, arXiv 2404.18911. With h_t the row of token t after the target's first l layers, the adapter
+is one causal attention layer, u = h + Attn(norm(h)), and the target's own vocabulary rows after a norm of its
+own give the draft distribution of x_{t+1} (first exit). Drafting goes on while the token just drafted had a
+probability of at least a threshold (second exit); the unsure token itself is proposed too.
+
+The first layers are never run twice: what they computed of drafted tokens is left with the request's stream,
+and the step's pass takes it up there (:mod:`ventris.engine.begun`). Only the last token of a draft, of which
+nothing has been asked yet, runs through them in the step.
+
+Exact with every exact verifier. Stopping depends on the prefix alone, the last drafted token included, and no
+token is dropped once it is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.decoder_beside import config_of, decoder_beside
+from ventris.draft.decoder_network import DecoderNetwork
+from ventris.draft.prefix_attention import PrefixSizes
+from ventris.draft.shortlist import over_all
+from ventris.draft.vocabulary_head import RowsKind
+from ventris.engine.begun import begin
+from ventris.engine.cache import KVCache
+from ventris.engine.parts import Commit, DraftJob, RequestView
+from ventris.engine.sampling import distribution
+from ventris.engine.stream import Stream
+from ventris.engine.target import Rows, Target
+from ventris.engine.tree import TokenTree
+from ventris.models.config import DecoderConfig
+from ventris.models.native.rows import most_probable
+
+if TYPE_CHECKING:
+    from ventris.model import Model
+    from ventris.parts import Workshop
+
+
+class KangarooNetwork(DecoderNetwork):
+    """The adapter in training.
+
+    Args:
+        config: That of the target.
+        exit_layer: Layers of the target that draft, l.
+        shortlist: Number of listed tokens.
+        rows: Where the vocabulary rows come from.
+        feed_forward: Whether the adapter has a feed-forward part, as a layer of the target has.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        exit_layer: int,
+        shortlist: int,
+        rows: RowsKind,
+        feed_forward: bool = False,
+    ) -> None:
+        layer = replace(PrefixSizes.of(config).decoder(), family="Kangaroo's adapter")
+        super().__init__(layer if feed_forward else replace(layer, intermediate_size=0), shortlist, rows)
+        self.exit_layer = exit_layer
+        self.sizes: dict[str, Any] = {
+            "exit_layer": exit_layer,
+            "shortlist": shortlist,
+            "rows": rows,
+            "feed_forward": feed_forward,
+        }
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a request has shown.
+
+    Attributes:
+        cache: The adapter's; its committed rows are of committed tokens.
+        told: Committed tokens that :meth:`Kangaroo.observe` has seen.
+        fresh: Rows of those that the adapter has not read, ``[n, d]`` each.
+        ahead: Drafted tokens that lie in the adapter's scratch rows, in order.
+    """
+
+    cache: KVCache
+    told: int = 0
+    fresh: list[Tensor] = field(default_factory=list)
+    ahead: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Growth:
+    """A chain under construction."""
+
+    job: DraftJob
+    tree: TokenTree
+    depth: int
+    going: bool = True
+
+    @property
+    def stream(self) -> Stream:
+        return cast(Stream, self.job.stream)
+
+
+class Kangaroo:
+    """Drafts chains with the target's first layers and an adapter.
+
+    Args:
+        target: What it drafts for, and with.
+        network: The adapter with its head.
+        depth: Tokens drafted ahead at most (gamma).
+        confidence: Probability of the token just drafted below which none is drafted behind it (eta).
+        draw: Whether tokens are drawn at a temperature above 0; otherwise the best one is chosen there too.
+    """
+
+    name = "kangaroo"
+    shape = "chain"
+
+    class Options(BaseModel):
+        """Options of the Kangaroo drafter."""
+
+        checkpoint: str | None = Field(
+            None, description="folder; the one shipped for the target if not given"
+        )
+        depth: int = Field(6, ge=1, le=64, description="tokens drafted ahead at most")
+        confidence: float = Field(
+            0.6, ge=0, le=1, description="probability of a drafted token below which drafting stops"
+        )
+        draw: bool = Field(True, description="draw drafts at temperature > 0; otherwise the best is taken")
+
+    def __init__(
+        self,
+        target: Target,
+        network: KangarooNetwork,
+        depth: int = 6,
+        confidence: float = 0.6,
+        draw: bool = True,
+    ) -> None:
+        self.target = target
+        self.depth = depth
+        self.confidence = confidence
+        self.draws = draw
+        self.taps: Sequence[int] = () if network is None else (network.exit_layer,)
+        if target is not None:
+            self._adapter = decoder_beside(target, network.decoder(), network.weights())
+            self._ids = network.vocabulary.ids.long().numpy()
+
+    @classmethod
+    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Kangaroo:
+        """An adapter from a folder, or the one shipped for the model.
+
+        Raises:
+            BadInput: if there is none, or it belongs to another target.
+        """
+        target = cast(Target, getattr(model, "target", model))
+        return cls(target, cls.network_of(model, checkpoint), **settings)
+
+    @staticmethod
+    def network_of(model: Model | Target, checkpoint: str | Path | None = None) -> KangarooNetwork:
+        """What :meth:`load` loads."""
+        target = cast(Target, getattr(model, "target", model))
+        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
+        folder = find_checkpoint("kangaroo", target, None if checkpoint is None else str(checkpoint))
+        stored = HeadCheckpoint.load(folder, "kangaroo")
+        stored.target.check(target, f"the Kangaroo checkpoint {folder}", tokenizer)
+        config = config_of(target)
+        network = KangarooNetwork(config, **stored.sizes)
+        stored.fill(network)
+        network.vocabulary.read_tied_rows(target, config.embedding_scale)
+        return network
+
+    @classmethod
+    def build(cls, options: Options, workshop: Workshop) -> Kangaroo:
+        """Load the adapter; without a target only what the drafts are like is known."""
+        settings = options.model_dump(exclude={"checkpoint"})
+        if workshop.target is None:
+            return cls(cast(Target, None), cast(KangarooNetwork, None), **settings)
+        return cls.load(workshop.target, options.checkpoint, **settings)
+
+    def start(self, request: RequestView) -> _Seen:
+        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
+        return _Seen(self._adapter.new_cache(capacity, request.ledger, "kangaroo"))
+
+    def observe(self, state: _Seen, commit: Commit) -> None:
+        rows = commit.hidden[self.taps[0]]
+        kept = [] if commit.tree is None else [commit.tree.tokens[node] for node in commit.path[1:]]
+        right = 0
+        while right < min(len(kept), len(state.ahead)) and kept[right] == state.ahead[right]:
+            right += 1
+        state.cache.commit(range(right))
+        state.ahead = []
+        state.told += len(rows)
+        unread = min(state.told - state.cache.length, len(rows))
+        if unread > 0:
+            state.fresh.append(rows[len(rows) - unread :])
+
+    def finish(self, state: _Seen) -> None:
+        """Give the cache back."""
+        state.cache.release()
+
+    @torch.no_grad()
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        growing = [self._begin(job) for job in jobs]
+        active = [growth for growth in growing if growth.going]
+        while active:
+            last = [(g.stream, g.tree, [len(g.tree) - 1]) for g in active]
+            hidden = begin(last, self.taps[0])
+            batch = [self._read(growth, rows) for growth, rows in zip(active, hidden, strict=True)]
+            scores = self._adapter.forward(batch)
+            for growth, rows, logits in zip(active, batch, scores.logits, strict=True):
+                if len(growth.tree) == 1:
+                    growth.job.state.cache.commit(range(len(rows.tokens)))
+                self._extend(growth, logits)
+            active = [growth for growth in active if growth.going]
+        return [growth.tree for growth in growing]
+
+    def _begin(self, job: DraftJob) -> _Growth:
+        state: _Seen = job.state
+        # A step that was given up may have left a half-grown draft behind.
+        state.ahead = []
+        state.cache.truncate(min(state.cache.length, state.told))
+        cast(Stream, job.stream).discard()
+        depth = min(job.budget.nodes, job.budget.depth, self.depth)
+        return _Growth(job, TokenTree([job.root], [-1], [1.0], self.name), depth, depth > 0)
+
+    def _read(self, growth: _Growth, hidden: Tensor) -> Rows:
+        """What the adapter reads next: all that is committed, the root too, or the token just drafted."""
+        state: _Seen = growth.job.state
+        if len(growth.tree) == 1:
+            rows = torch.cat([*state.fresh, hidden])
+            count = len(rows)
+            state.fresh = []
+            return Rows(state.cache, [0] * count, range(-1, count - 1), 0, rows, [count - 1])
+        state.ahead.append(growth.tree.tokens[-1])
+        count = len(state.ahead)
+        return Rows(state.cache, [0], range(-1, count - 1), count - 1, hidden, [0])
+
+    def _extend(self, growth: _Growth, logits: Tensor) -> None:
+        """Add a token, and decide by its probability whether another one is drafted behind it."""
+        tree, request = growth.tree, growth.job.request
+        parent, row = len(tree) - 1, logits[0].float().cpu().numpy()
+        [(place, chance)] = most_probable(row, 1)
+        if self.draws and not request.sampling.greedy:
+            q = over_all(distribution(row, request.sampling), self._ids, self.target.vocab_size)
+            random = request.randomness(request.draft_purpose, parent)
+            tree.add_draws(parent, [random.categorical(q)], q)
+        else:
+            tree.add(int(self._ids[place]), parent, exp(chance))
+        sure = exp(chance) >= self.confidence
+        ended = tree.tokens[-1] in request.end_ids
+        growth.going = sure and not ended and len(tree) - 1 < growth.depth
