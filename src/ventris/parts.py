@@ -58,6 +58,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "format": "ventris.guide.format:Format",
         "words": "ventris.guide.words:Words",
         "tool-calls": "ventris.guide.tool_calls:ToolCalls",
+        "fuse": "ventris.guide.fuse:Fuse",
     },
     "policy": {
         "fixed": "ventris.policy.fixed:Fixed",
