@@ -7,6 +7,7 @@ REPRODUCTIONS: dict[str, str] = {
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
     "spectr": "ventris.papers.spectr:reproduce_spectr",
+    "smartspec": "ventris.papers.smartspec:reproduce_smartspec",
 }
 """Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
 
