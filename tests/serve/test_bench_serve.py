@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.cli.tiny_model import write_tiny_model
 from tests.serve.running import NAME, Running
+from ventris.bench.serving import measure
 from ventris.bench.serving.client import Client, RequestFailed
 from ventris.bench.serving.load import run_load
 from ventris.bench.serving.settings import ServingSettings
 from ventris.bench.serving.soak import SoakReport, levels, run_soak
 from ventris.cli.main import main
+from ventris.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +42,19 @@ def test_a_load_counts_what_the_server_counts(server: Running) -> None:
         Client("nowhere")
 
 
-def test_the_report_has_every_load_and_ratio(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("VENTRIS_CACHE", str(folder.parent / "cache"))
-    given = ["--model", str(folder), "--dtype", "float32", "--kernels", "torch", "--threads", "1"]
-    small = ["--requests", "2", "--repeats", "1", "--max-tokens", "4", "--stream", "2", "--json"]
-    assert main(["bench", "serve", *given, *small]) == 0
+SMALL = ["--requests", "2", "--repeats", "1", "--max-tokens", "4", "--stream", "2", "--json"]
+
+
+@pytest.fixture
+def measured(server: Running, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command measures the server of the tests; a process of its own takes long to start."""
+    monkeypatch.setattr(measure, "served", lambda arguments: nullcontext(server))
+    monkeypatch.setattr(measure, "_model", lambda settings: model)
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_report_has_every_load_and_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "serve", *SMALL]) == 0
     report = json.loads(capsys.readouterr().out)
     loads = {(run["streams"], run["draft"]) for run in report["loads"]}
     assert loads == {(1, "none"), (1, "ngram"), (2, "none"), (2, "ngram")}
@@ -53,6 +62,32 @@ def test_the_report_has_every_load_and_ratio(
     titles = [ratio["title"] for ratio in report["ratios"]]
     assert len(titles) == 4
     assert all(ratio["value"] > 0 for ratio in report["ratios"])
+
+
+@pytest.mark.usefixtures("measured")
+def test_another_server_gets_the_same_load(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    # Ventris once more. Token 0 ends a text; without it, answers are as long as on the other side.
+    peer = ["--peer-url", server.url, "--peer-model", NAME, "--peer-logit-bias", "0=-100"]
+    assert main(["bench", "serve", *SMALL, *peer, "--draft", "none", "--without-overhead"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    loads = [(run["server"], run["streams"]) for run in report["loads"]]
+    assert sorted(loads) == [("peer", 1), ("peer", 2), ("ventris", 1), ("ventris", 2)]
+    assert all(run["tokens"] == 8 for run in report["loads"])
+    titles = [ratio["title"] for ratio in report["ratios"]]
+    assert "tokens/s, 2 at a time, against the peer" in titles
+    assert "p95 time to first token, 2 at a time, against the peer" in titles
+
+
+@pytest.mark.long
+def test_the_command_starts_a_server_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VENTRIS_CACHE", str(folder.parent / "cache"))
+    given = ["--model", str(folder), "--dtype", "float32", "--kernels", "torch", "--threads", "1"]
+    assert main(["bench", "serve", *given, *SMALL]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["loads"]) == 4
+    assert len(report["ratios"]) == 4
 
 
 def test_a_soak_report_names_what_must_not_be() -> None:

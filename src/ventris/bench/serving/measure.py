@@ -64,9 +64,10 @@ def measure_serving(settings: ServingSettings, progress: Progress) -> ServingRep
         names = {OWN: name, PEER: settings.peer_model}
         clients = {OWN: client, PEER: Client(settings.peer_url)} if settings.peer_url else {OWN: client}
         jobs = _jobs(settings)
+        further: dict[str, dict[str, Any]] = {OWN: {}, PEER: _peer_fields(settings)}
         for where, used in clients.items():
             for _, _, draft in (job for job in jobs if job[0] == where):
-                used.stream(_body(names[where], "Say hello.", 8, draft))
+                used.stream(_body(names[where], "Say hello.", 8, draft) | further[where])
         loads: list[LoadRun] = []
         overheads: list[list[float]] = []
         model = None if settings.without_overhead else _model(settings)
@@ -77,6 +78,7 @@ def measure_serving(settings: ServingSettings, progress: Progress) -> ServingRep
                 progress(f"{where}, {streams} at a time, draft {draft}", done, total)
                 asked = [
                     _body(names[where], _fresh(prompt, done, number), settings.max_tokens, draft)
+                    | further[where]
                     for number, prompt in enumerate(prompts)
                 ]
                 loads.append(run_load(where, clients[where], asked, streams, draft, repeat))
@@ -128,6 +130,11 @@ def _body(model: str, prompt: str, tokens: int, draft: str) -> dict[str, Any]:
         "temperature": 0,
     }
     return body if draft == NOT_OURS else body | {"ventris": {"ignore_eos": True, "draft": draft}}
+
+
+def _peer_fields(settings: ServingSettings) -> dict[str, Any]:
+    bias = {str(token): value for token, value in settings.peer_logit_bias.items()}
+    return {"logit_bias": bias} if bias else {}
 
 
 def _model(settings: ServingSettings) -> Any:

@@ -28,6 +28,10 @@ class ServingSettings(BaseModel):
     )
     peer_url: str | None = Field(None, description="another server of OpenAI's API, for the same load")
     peer_model: str = Field("default", description="the model's name there")
+    peer_logit_bias: dict[int, float] = Field(
+        default_factory=dict,
+        description="added there to logits; -100 for the end token lets answers be as long as here",
+    )
     soak: float | None = Field(None, gt=0, description="instead: minutes of random and hostile requests")
     clients: int = Field(8, ge=1, description="clients at a time in a soak")
     seed: int = Field(0, description="start of what is random in a soak and a bootstrap")
