@@ -251,5 +251,5 @@ def test_a_draft_model_of_another_shape_is_no_start(given):
 def test_an_exit_layer_that_nobody_else_reads_gets_rows_of_its_own(given, monkeypatch):
     monkeypatch.setattr(training, "learnt_layers", lambda target: (0, 2))
     trained("kangaroo", given)
-    with pytest.raises(BadInput, match="exit_layer is 3, but the target has 2 layers"):
+    with pytest.raises(BadInput, match="layer 3 cannot be read, the target has 2"):
         trained("kangaroo", given, exit_layer=3, out=given["out"] + "-deep")

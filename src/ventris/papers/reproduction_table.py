@@ -5,6 +5,7 @@ REPRODUCTIONS: dict[str, str] = {
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
+    "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
     "spectr": "ventris.papers.spectr:reproduce_spectr",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",

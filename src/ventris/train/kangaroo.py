@@ -9,7 +9,6 @@ from ventris.draft.kangaroo import KangarooNetwork
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.vocabulary_head import RowsKind
-from ventris.engine.errors import BadInput
 from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.models.weight_names import weight_shapes
@@ -53,10 +52,6 @@ class KangarooObjective(NextTokenObjective):
         shortlist: Shortlist,
         settings: KangarooSettings,
     ) -> None:
-        if settings.exit_layer > config.num_layers:
-            raise BadInput(
-                f"exit_layer is {settings.exit_layer}, but the target has {config.num_layers} layers"
-            )
         rows: RowsKind = "own" if settings.own_rows else "tied" if config.tied_head else "stored"
         network = KangarooNetwork(config, settings.exit_layer, len(shortlist), rows, settings.feed_forward)
         self.sizes = network.sizes

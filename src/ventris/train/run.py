@@ -135,6 +135,9 @@ def prepare_texts(
 
     Returns:
         The texts, and the layers that their rows stand for.
+
+    Raises:
+        BadInput: for a layer that the target does not have.
     """
     target = model.target
     prompts = read_prompts(settings.data, settings.limit)
@@ -143,6 +146,11 @@ def prepare_texts(
     root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
     layers = learnt_layers(target)
+    if max(settings.read_layers(), default=0) > target.num_layers:
+        raise BadInput(
+            f"layer {max(settings.read_layers())} cannot be read, the target has {target.num_layers}; "
+            "choose a lower one"
+        )
     if not set(settings.read_layers()) <= set(layers):
         layers = tuple(sorted({*settings.read_layers(), target.num_layers}))
     hidden = HiddenStates.beneath(folder, layers, {"target": sketch.digest, "kind": kind})

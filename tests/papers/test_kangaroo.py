@@ -1,0 +1,70 @@
+"""The reproduction of Kangaroo, on a tiny model with adapters that nobody trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import ventris
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.kangaroo import KangarooNetwork
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch
+from ventris.papers.kangaroo import all_accepted, reproduce_kangaroo
+from ventris.train.kangaroo import passing_weights
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from tiny_model import write_tiny_model
+
+
+def write(folder: Path, model: ventris.Model, exit_layer: int, feed_forward: bool) -> str:
+    """An adapter that adds nothing to the rows of its layer."""
+    target = model.target
+    shortlist = Shortlist(torch.arange(target.vocab_size), target.vocab_size)
+    head = TargetHead.of(model.source, shortlist)
+    network = KangarooNetwork(target.config, exit_layer, len(shortlist), "tied", feed_forward)
+    network.vocabulary.begin(shortlist, head)
+    network.begin(passing_weights(network.config, head))
+    tensors = network.state_dict()
+    HeadCheckpoint("kangaroo", TargetSketch.of(target), network.sizes, {}, tensors).save(folder)
+    return str(folder)
+
+
+def test_stop_adapter_and_exit_layers(tmp_path):
+    tiny = str(write_tiny_model(tmp_path / "tiny"))
+    model = ventris.load(tiny, "float32", "torch", "cpu")
+    asked = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    found = reproduce_kangaroo(
+        write(tmp_path / "first", model, 1, False),
+        write(tmp_path / "more", model, 1, True),
+        [write(tmp_path / "last", model, 2, False)],
+        depth=3,
+        confidence=0.9,
+        data=str(tmp_path / "asked.jsonl"),
+        max_new_tokens=16,
+        model=tiny,
+        dtype="float32",
+        kernels="torch",
+    )
+    rows = {row.name: row for row in found.ours}
+    drafted = rows["drafted tokens a deep pass, likewise"]
+    assert drafted.value < drafted.baseline
+    assert all(row.value > 0 for row in found.ours if row.unit == "x")
+    # An adapter that adds nothing is no adapter; behind the last layer it is the target.
+    bare = rows["tokens a deep pass, fixed length, against no adapter"]
+    assert bare.value == bare.baseline
+    assert [rows[f"first {n} drafts all accepted (CTAR), exit at layer 2"].value for n in (1, 2)] == [1, 1]
+    assert "speed with the exit at layer 1, as a multiple of plain decoding's" in rows
+
+
+def test_windows_count_from_the_first_draft():
+    class Done:
+        def __init__(self, proposed, accepted):
+            self.stats = type("Stats", (), {"proposed_by_depth": proposed, "accepted_by_depth": accepted})
+
+    assert all_accepted([Done([6, 4], [4, 1]), Done([2], [2]), Done([], [])]) == [6 / 8, 1 / 8]
