@@ -4,6 +4,7 @@ from ventris.guide.aligned import Aligned
 from ventris.guide.call_format import CallStream, ToolAnswer, ToolCall, read_calls
 from ventris.guide.choice import Choice
 from ventris.guide.format import Format
+from ventris.guide.fuse import Fuse
 from ventris.guide.grammar import Grammar
 from ventris.guide.hard import HardGuide
 from ventris.guide.json_schema import Json, JsonSchema
@@ -18,6 +19,7 @@ __all__ = [
     "CallStream",
     "Choice",
     "Format",
+    "Fuse",
     "Grammar",
     "GuideStopped",
     "HardGuide",
