@@ -8,7 +8,8 @@ from functools import cached_property, partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from ventris.engine.batch import Engine, Event
+from ventris.byte_size import read_bytes
+from ventris.engine.batch import WEIGHTS, Engine, Event
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
 from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
@@ -23,6 +24,8 @@ from ventris.policy.cost_curve import CostCurve
 from ventris.policy.measured import measured_curve, measured_latency
 
 if TYPE_CHECKING:
+    from ventris.guide.call_format import ToolAnswer
+    from ventris.guide.tool_calls import ToolCalls
     from ventris.models.load import DType, Kernels
     from ventris.models.source import ModelSource
     from ventris.models.tokenizer import Tokenizer
@@ -78,6 +81,7 @@ def load(
     threads: int | None = None,
     progress: Callable[..., None] | None = None,
     context_length: int | None = None,
+    memory_budget: int | str | None = None,
 ) -> Model:
     """Load a model by name.
 
@@ -89,6 +93,7 @@ def load(
         threads: CPU threads; all available ones by default.
         progress: Told what happens and how far it is.
         context_length: Longest text in tokens; that of the checkpoint by default. Draft models keep theirs.
+        memory_budget: Most that weights, caches and steps may take, in bytes or as ``"330MB"``.
 
     Raises:
         BadInput: one line that says what is wrong with the name or the file, and what to do.
@@ -97,7 +102,7 @@ def load(
 
     target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress, context_length)
     again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
-    return Model(target, tokenizer, source, again)
+    return Model(target, tokenizer, source, again, memory_budget)
 
 
 class Model:
@@ -108,6 +113,11 @@ class Model:
         tokenizer: Its tokenizer; without one, prompts are token ids and outputs have no text.
         source: Where it came from.
         load_further: Loads draft models; ``load_decoder`` with the settings of this model.
+        memory_budget: Most that weights, caches and steps of an engine may take, in bytes or as ``"330MB"``.
+            Within it drafting shrinks, then stops; a request that cannot fit is refused.
+
+    Raises:
+        BadInput: if the budget is no size, or the weights alone pass it.
     """
 
     def __init__(
@@ -116,7 +126,9 @@ class Model:
         tokenizer: Tokenizer | None = None,
         source: ModelSource | None = None,
         load_further: Callable[..., tuple[Target, Any, Any]] | None = None,
+        memory_budget: int | str | None = None,
     ) -> None:
+        self.memory_budget = None if memory_budget is None else read_bytes(memory_budget)
         self.target = target
         self.tokenizer = tokenizer
         self.source = source
@@ -124,6 +136,7 @@ class Model:
         self._further: dict[str, Target] = {}
         self._shared: dict[str, Any] = {}
         self._building = RLock()
+        self.ledger()
 
     # Text in, text out.
 
@@ -145,8 +158,9 @@ class Model:
         """
         single = not _is_batch(prompt)
         prompts = [prompt] if single else list(prompt)
+        requests = [self.request(p, **settings) for p in prompts]
         engine = self.engine(max_batch=max_batch)
-        completions = [engine.add(self.request(p, **settings)) for p in prompts]
+        completions = [engine.add(request) for request in requests]
         try:
             for _ in engine.run():
                 pass
@@ -165,8 +179,9 @@ class Model:
         Raises:
             As :meth:`generate`.
         """
+        request = self.request(prompt, **settings)
         engine = self.engine(max_batch=1)
-        completion = engine.add(self.request(prompt, **settings))
+        completion = engine.add(request)
         return self._pieces(engine, completion)
 
     @staticmethod
@@ -211,7 +226,26 @@ class Model:
             from ventris.models.tokenizer import TextStream
 
             detokenizer = partial(TextStream, self.tokenizer)
+        ledger = ledger if ledger is not None else self.ledger()
         return Engine(self.target, max_batch, chunk, ledger, prefix_bytes, detokenizer)
+
+    def ledger(self) -> MemoryLedger:
+        """Books for one engine: the memory budget, with the weights of all loaded models entered.
+
+        Raises:
+            BadInput: if the weights alone pass the budget.
+        """
+        ledger = MemoryLedger(self.memory_budget)
+        if self.memory_budget is None:
+            return ledger
+        weights = sum(getattr(model, "weight_bytes", 0) for model in (self.target, *self._further.values()))
+        if weights > self.memory_budget:
+            raise BadInput(
+                f"the weights take {weights:,} bytes and the memory budget is {self.memory_budget:,}; "
+                "raise it, or load the model in fewer bits"
+            )
+        ledger.charge(WEIGHTS, weights)
+        return ledger
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """A checked request for this model.
@@ -224,7 +258,8 @@ class Model:
             prompt = prompt.text
         options = read_generation_options(settings)
         check_settings(options)
-        tokens, embeddings, spans = self._prompt(prompt, options.raw)
+        tools = _tools(options, self.tokenizer)
+        tokens, embeddings, spans = self._prompt(prompt, options.raw, tools)
         sampling = Sampling(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -253,7 +288,7 @@ class Model:
             max_new_tokens=options.max_new_tokens,
             sampling=sampling,
             drafter=drafter,
-            guides=build_guides(options.guides, self.workshop),
+            guides=[*build_guides(tools, self.workshop), *build_guides(options.guides, self.workshop)],
             end_ids=frozenset(ends),
             stop=options.stop,
             logprobs=options.logprobs,
@@ -313,7 +348,22 @@ class Model:
         self._further[name] = target
         return target
 
-    def _prompt(self, prompt: Any, raw: bool) -> tuple[list[int], dict[int, Any], dict[str, Any]]:
+    def read_calls(self, text: str) -> ToolAnswer:
+        """An answer under ``tools`` taken apart: text for the reader, and calls."""
+        from ventris.guide.call_format import read_calls, style_of
+
+        return read_calls(text, style_of(self.tokenizer))
+
+    def _prompt(
+        self, prompt: Any, raw: bool, tools: Sequence[ToolCalls] = ()
+    ) -> tuple[list[int], dict[int, Any], dict[str, Any]]:
+        if tools:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            if raw or not _is_conversation(messages) or self.tokenizer is None:
+                raise BadInput(
+                    "tools are described by the chat template; give a text or chat messages, without raw"
+                )
+            return tools[0].prompt(self.tokenizer, messages), {}, {}
         if isinstance(prompt, str):
             if self.tokenizer is not None and self.tokenizer.has_chat_template and not raw:
                 return self.tokenizer.chat([{"role": "user", "content": prompt}]), {}, {}
@@ -413,8 +463,28 @@ def check_settings(options: GenerationOptions) -> None:
     drafter = build_drafter(options.draft, preview)
     verifier = build_one("verifier", options.verifier or default_verifier(drafter, sampling), preview)
     policy = build_one("policy", options.policy or "fixed", preview)
-    guides = [guide for guide in build_guides(options.guides, preview) if guide is not None]
+    guides = [*_tools(options), *(g for g in build_guides(options.guides, preview) if g is not None)]
     check_parts(drafter, verifier, guides, policy, sampling)
+
+
+def _tools(options: GenerationOptions, tokenizer: Tokenizer | None = None) -> list[ToolCalls]:
+    """The guide for calls of tools, if there are any."""
+    if options.tools is None:
+        if "tool_choice" in options.model_fields_set:
+            raise BadInput("tool_choice needs tools to choose from")
+        return []
+    from ventris.guide.call_format import style_of
+    from ventris.guide.tool_calls import ToolCalls
+
+    return [ToolCalls(options.tools, options.tool_choice, style=style_of(tokenizer))]
+
+
+def _is_conversation(prompt: Any) -> bool:
+    return (
+        isinstance(prompt, list | tuple)
+        and bool(prompt)
+        and all(isinstance(item, Mapping) for item in prompt)
+    )
 
 
 def _raise_failure(completion: Completion) -> None:

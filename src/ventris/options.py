@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,6 +38,11 @@ class GenerationOptions(BaseModel):
     draft: Any = Field(None, description="drafters by priority, such as 'ngram' or 'ngram,model:folder'")
     verifier: Any = Field(None, description="verifier; chosen to be exact when not given")
     guides: Any = Field(None, description="guides in the order of application")
+    tools: str | Path | list[dict[str, Any]] | None = Field(
+        None,
+        description="tools that the answer may call, as OpenAI has them: a JSON file, its text, or a list",
+    )
+    tool_choice: str = Field("auto", description="auto, required, or the name of the one tool to call")
     policy: Any = Field(None, description="how much to draft; 'goodput' when not given")
     logprobs: int | None = Field(None, ge=0, le=100, description="return so many alternatives a token")
     trace: bool = Field(False, description="record every step")

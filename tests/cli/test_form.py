@@ -38,6 +38,18 @@ def test_a_json_schema_as_text_file_and_setting(run: Run, tmp_path: Path) -> Non
     jsonschema.validate(json.loads(texts.pop()), SCHEMA)
 
 
+def test_tools_from_a_file_are_called(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "tools.json"
+    switch = {"type": "object", "properties": {"on": {"const": True}}, "required": ["on"]}
+    file.write_text(json.dumps([{"name": "lamp", "parameters": {**switch, "additionalProperties": False}}]))
+    asked = ("hello", "--tools", str(file), "--tool-choice", "lamp", "--json")
+    answer = run(*asked).json
+    assert answer["tool_calls"][0] == {"name": "lamp", "arguments": {"on": True}}
+    refused = run("hello", "--tools", "no.json")
+    assert refused.code == 2
+    assert "neither a file nor JSON" in refused.err
+
+
 def test_a_regex_a_grammar_and_choices(run: Run, tmp_path: Path) -> None:
     assert re.fullmatch(r"[a-c]{3},x\n", run("hello", "--regex", "[a-c]{3},x").out)
     file = tmp_path / "sum.lark"

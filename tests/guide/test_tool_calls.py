@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from ventris.draft import NGram
 from ventris.engine.errors import BadInput
 from ventris.guide import CallStream, ToolCall, ToolCalls, read_calls
+from ventris.guide.call_format import readable_messages
+from ventris.model import Model
 from ventris.models.tokenizer import Tokenizer
 from ventris.parts import Workshop, build_guides
 
-from .tiny import accepts, decode, tiny_tokenizer
+from .tiny import TinyTarget, accepts, decode, tiny_tokenizer
 
 WEATHER: dict[str, Any] = {
     "type": "function",
@@ -202,3 +204,63 @@ def test_what_is_refused(tools: Any, options: Any, said: str) -> None:
 def test_a_template_without_calls_is_refused() -> None:
     with pytest.raises(BadInput, match="set style to one of: hermes, llama3, mistral"):
         ToolCalls(TOOLS).bind(tiny_tokenizer())
+
+
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+def chat_model(template: str = PLAIN) -> Model:
+    return Model(TinyTarget(context_length=4096), with_template(template))
+
+
+def test_a_model_calls_tools_that_are_given_to_generate() -> None:
+    model = chat_model()
+    settings: dict[str, Any] = {"tools": TOOLS, "max_new_tokens": 200}
+    done = model.generate("Rom?", tool_choice="weather", **settings)
+    assert done.finish_reason == "stop"
+    assert done.valid
+    (made,) = model.read_calls(done.text).calls[:1]
+    assert made.name == "weather"
+    assert set(made.arguments) <= {"city", "unit"}
+    drafted = model.generate([{"role": "user", "content": "Rom?"}], draft="ngram", policy="fixed", **settings)
+    assert drafted.tokens == model.generate("Rom?", **settings).tokens
+    asked = model.request("Rom?", **settings)
+    assert asked.prompt == ToolCalls(TOOLS, style="hermes").prompt(
+        with_template(PLAIN), [{"role": "user", "content": "Rom?"}]
+    )
+    assert [guide.name for guide in asked.guides] == ["tool-calls"]
+    assert [guide.name for guide in model.request("Rom?", guides="words:exclude=x", **settings).guides] == [
+        "tool-calls",
+        "words",
+    ]
+
+
+def test_tools_need_a_conversation_and_a_choice_needs_tools() -> None:
+    model = chat_model()
+    for prompt, settings, said in (
+        ("Rom?", {"tools": TOOLS, "raw": True}, "without raw"),
+        ([1, 2], {"tools": TOOLS}, "give a text or chat messages"),
+        ("Rom?", {"tool_choice": "required"}, "tool_choice needs tools"),
+        ("Rom?", {"tools": TOOLS, "tool_choice": "sub"}, "there is no tool 'sub'"),
+        ("Rom?", {"tools": []}, "there are no tools"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            model.request(prompt, **settings)
+
+
+def test_calls_of_earlier_turns_are_written_as_the_template_knows_them() -> None:
+    earlier = {
+        "role": "assistant",
+        "content": "Wait.",
+        "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": '{"city": "Rom"}'}}],
+    }
+    (told,) = readable_messages([earlier], PLAIN)
+    assert told == {
+        "role": "assistant",
+        "content": 'Wait.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Rom"}}\n</tool_call>',
+    }
+    (known,) = readable_messages([earlier], "{{ m.tool_calls }}")
+    assert known["tool_calls"][0]["function"]["arguments"] == {"city": "Rom"}
+    tokenizer = with_template(PLAIN)
+    prompt = ToolCalls(TOOLS, style="hermes").prompt(tokenizer, [earlier, {"role": "tool", "content": "20"}])
+    assert '{"city": "Rom"}}\n</tool_call>\ntool: 20' in tokenizer.decode(prompt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,10 @@ def generate(
     if trace is not None:
         _write_trace(completion, model, trace, title=asked.model.model)
     if as_json:
-        print_json(answer_object(completion, asked.model.model, model.tokenizer), indent=None)
+        answer = answer_object(completion, asked.model.model, model.tokenizer)
+        if asked.options.tools is not None:
+            answer["tool_calls"] = [asdict(call) for call in model.read_calls(completion.text).calls]
+        print_json(answer, indent=None)
     if stats if stats is not None else stderr_is_terminal() and not as_json:
         show_stats(completion)
 

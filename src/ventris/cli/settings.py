@@ -20,6 +20,7 @@ from ventris.models.embedded import EMBEDDED_NAME
 from ventris.options import GenerationOptions, read_generation_options
 
 PARTS = ("draft", "verifier", "guides", "policy")
+TOOLS = ("tools", "tool_choice")
 
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
@@ -54,10 +55,13 @@ DECODING_FIELDS = (
         field
         for field in option_fields(GenerationOptions, lambda key: "Parts" if key in PARTS else "Decoding")
         # `--trace` takes a file; the command says for itself what becomes of a trace.
-        if field.key != "trace"
+        if field.key not in ("trace", *TOOLS)
     ),
 )
-FORM_FIELDS = tuple(option_fields(FormOptions, lambda key: "Form of the answer"))
+FORM_FIELDS = (
+    *option_fields(FormOptions, lambda key: "Form of the answer"),
+    *(f for f in option_fields(GenerationOptions, lambda key: "Form of the answer") if f.key in TOOLS),
+)
 OPTION_FIELDS = (
     *MODEL_FIELDS,
     *FORM_FIELDS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -67,6 +67,14 @@ def format_of(tokenizer: _HasTemplates) -> CallFormat:
         "the model's chat template writes no tool calls of a known kind; "
         f"set style to one of: {', '.join(FORMATS)}"
     )
+
+
+def style_of(tokenizer: object) -> CallStyle:
+    """How a model is best asked for calls: as its chat template writes them, else in the style of Hermes."""
+    try:
+        return format_of(tokenizer).style  # type: ignore[arg-type]  # looks for templates, need not find any
+    except BadInput:
+        return "hermes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +204,38 @@ def _call(value: Any) -> ToolCall | None:
 def _overlap(text: str, mark: str) -> int:
     """How many characters at the end of ``text`` may be the beginning of ``mark``."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if mark.startswith(text[-n:])), 0)
+
+
+def readable_messages(messages: Sequence[Mapping[str, Any]], templates: str) -> list[Mapping[str, Any]]:
+    """A conversation as chat templates read it: arguments of earlier calls are values and not JSON text.
+
+    Args:
+        templates: Those of the model. If they know no calls, earlier ones become text, as Hermes writes them.
+    """
+    return [
+        _readable(said, "tool_calls" in templates) if said.get("tool_calls") else said for said in messages
+    ]
+
+
+def _readable(message: Mapping[str, Any], knows_calls: bool) -> Mapping[str, Any]:
+    calls = []
+    for call in message["tool_calls"]:
+        function = call.get("function", call)
+        calls.append({**call, "function": {**function, "arguments": _value(function.get("arguments"))}})
+    if knows_calls:
+        return {**message, "tool_calls": calls}
+    named = [{key: call["function"].get(key) for key in ("name", "arguments")} for call in calls]
+    told = [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in named]
+    rest = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**rest, "content": "\n".join(filter(None, [message.get("content"), *told]))}
+
+
+def _value(arguments: Any) -> Any:
+    """Arguments as templates write them: JSON where they are JSON."""
+    try:
+        return json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        return arguments
 
 
 def plain_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from ventris.guide.call_format import (
     format_of,
     plain_tools,
     read_calls,
+    readable_messages,
 )
 from ventris.guide.hard import HardSettings, with_hard_options
 from ventris.guide.json_schema import WHITESPACE, JsonSchema
@@ -175,12 +176,14 @@ class ToolCalls(JsonSchema):
     def prompt(self, tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """A conversation with the tools described to the model.
 
-        By the chat template if it knows tools, otherwise in a system message.
+        By the chat template if it knows tools, otherwise in a system message. Messages are as OpenAI's API
+        has them, with ``tool_calls`` of earlier turns.
 
         Raises:
             BadInput: if there is no template, or it refuses the messages.
         """
         templates = tokenizer.facts.chat_templates
+        messages = readable_messages(messages, " ".join(templates.values()))
         if "tools" in (templates.get("tool_use") or templates.get("default") or ""):
             return tokenizer.chat(messages, tools=self.tools)
         described = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in self.tools)

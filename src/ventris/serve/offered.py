@@ -12,7 +12,6 @@ from ventris.guide.limits import Limits
 from ventris.parts import PartSpec, available, build_drafter, build_one, parse, part_class, read_options
 
 if TYPE_CHECKING:
-    from ventris.guide.call_format import CallStyle
     from ventris.guide.hard import HardGuide
     from ventris.guide.tool_calls import ToolCalls
     from ventris.model import Model
@@ -122,14 +121,10 @@ class Offered:
         Raises:
             BadInput: naming the tool and what is wrong with it.
         """
-        from ventris.guide.call_format import format_of
+        from ventris.guide.call_format import style_of
         from ventris.guide.tool_calls import ToolCalls
 
-        style: CallStyle | None = None
-        try:
-            format_of(self._model.tokenizer)  # type: ignore[arg-type]  # says itself that there is none
-        except BadInput:
-            style = "hermes"
+        style = style_of(self._model.tokenizer)
         return ToolCalls(tools, choice, parallel=parallel, style=style, strict=strict, limits=self.limits)
 
     def describe(self) -> dict[str, Any]:

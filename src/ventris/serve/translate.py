@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,9 +86,13 @@ class Translator:
                 400, "this model has no chat template; use /v1/completions", "unsupported", "messages"
             )
         try:
-            known = any("tool_calls" in text for text in tokenizer.facts.chat_templates.values())
-            plain = [_plain_message(message, known) for message in messages]
-            return tools.prompt(tokenizer, plain) if tools else tokenizer.chat(plain)
+            plain = [_plain_message(message) for message in messages]
+            if tools is not None:
+                return tools.prompt(tokenizer, plain)
+            from ventris.guide.call_format import readable_messages
+
+            templates = " ".join(tokenizer.facts.chat_templates.values())
+            return tokenizer.chat(readable_messages(plain, templates))
         except Exception as error:
             raise refusal(error, "messages") from error
 
@@ -244,12 +247,8 @@ def _guided_by(body: AnswerRequest) -> str | None:
     return "tools" if body.tools else "response_format" if body.response_format else None
 
 
-def _plain_message(message: Message, knows_calls: bool) -> dict[str, Any]:
-    """A message as chat templates read it.
-
-    Args:
-        knows_calls: The template writes calls of earlier turns; otherwise they become text.
-    """
+def _plain_message(message: Message) -> dict[str, Any]:
+    """A message as OpenAI's API has it, in plain values."""
     content = message.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
@@ -261,26 +260,10 @@ def _plain_message(message: Message, knows_calls: bool) -> dict[str, Any]:
     if message.name is not None:
         plain["name"] = message.name
     if message.tool_calls:
-        calls = [
-            {"name": call.function.name, "arguments": _arguments(call.function.arguments)}
+        plain["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": call.function.model_dump()}
             for call in message.tool_calls
         ]
-        if knows_calls:
-            plain["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": function}
-                for call, function in zip(message.tool_calls, calls, strict=True)
-            ]
-        else:
-            told = [f"<tool_call>\n{json.dumps(c, ensure_ascii=False)}\n</tool_call>" for c in calls]
-            plain["content"] = "\n".join(filter(None, [plain["content"], *told]))
     if message.tool_call_id is not None:
         plain["tool_call_id"] = message.tool_call_id
     return plain
-
-
-def _arguments(text: str) -> Any:
-    """Arguments as templates write them: JSON where they are JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
