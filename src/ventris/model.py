@@ -8,8 +8,7 @@ from functools import cached_property, partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
-from ventris.byte_size import read_bytes
-from ventris.engine.batch import WEIGHTS, Engine, Event
+from ventris.engine.batch import Engine, Event
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
 from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
@@ -81,7 +80,6 @@ def load(
     threads: int | None = None,
     progress: Callable[..., None] | None = None,
     context_length: int | None = None,
-    memory_budget: int | str | None = None,
 ) -> Model:
     """Load a model by name.
 
@@ -93,7 +91,6 @@ def load(
         threads: CPU threads; all available ones by default.
         progress: Told what happens and how far it is.
         context_length: Longest text in tokens; that of the checkpoint by default. Draft models keep theirs.
-        memory_budget: Most that weights, caches and steps may take, in bytes or as ``"330MB"``.
 
     Raises:
         BadInput: one line that says what is wrong with the name or the file, and what to do.
@@ -102,7 +99,7 @@ def load(
 
     target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress, context_length)
     again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
-    return Model(target, tokenizer, source, again, memory_budget)
+    return Model(target, tokenizer, source, again)
 
 
 class Model:
@@ -113,11 +110,6 @@ class Model:
         tokenizer: Its tokenizer; without one, prompts are token ids and outputs have no text.
         source: Where it came from.
         load_further: Loads draft models; ``load_decoder`` with the settings of this model.
-        memory_budget: Most that weights, caches and steps of an engine may take, in bytes or as ``"330MB"``.
-            Within it drafting shrinks, then stops; a request that cannot fit is refused.
-
-    Raises:
-        BadInput: if the budget is no size, or the weights alone pass it.
     """
 
     def __init__(
@@ -126,9 +118,7 @@ class Model:
         tokenizer: Tokenizer | None = None,
         source: ModelSource | None = None,
         load_further: Callable[..., tuple[Target, Any, Any]] | None = None,
-        memory_budget: int | str | None = None,
     ) -> None:
-        self.memory_budget = None if memory_budget is None else read_bytes(memory_budget)
         self.target = target
         self.tokenizer = tokenizer
         self.source = source
@@ -136,7 +126,6 @@ class Model:
         self._further: dict[str, Target] = {}
         self._shared: dict[str, Any] = {}
         self._building = RLock()
-        self.ledger()
 
     # Text in, text out.
 
@@ -158,9 +147,8 @@ class Model:
         """
         single = not _is_batch(prompt)
         prompts = [prompt] if single else list(prompt)
-        requests = [self.request(p, **settings) for p in prompts]
         engine = self.engine(max_batch=max_batch)
-        completions = [engine.add(request) for request in requests]
+        completions = [engine.add(self.request(p, **settings)) for p in prompts]
         try:
             for _ in engine.run():
                 pass
@@ -179,9 +167,8 @@ class Model:
         Raises:
             As :meth:`generate`.
         """
-        request = self.request(prompt, **settings)
         engine = self.engine(max_batch=1)
-        completion = engine.add(request)
+        completion = engine.add(self.request(prompt, **settings))
         return self._pieces(engine, completion)
 
     @staticmethod
@@ -226,26 +213,7 @@ class Model:
             from ventris.models.tokenizer import TextStream
 
             detokenizer = partial(TextStream, self.tokenizer)
-        ledger = ledger if ledger is not None else self.ledger()
         return Engine(self.target, max_batch, chunk, ledger, prefix_bytes, detokenizer)
-
-    def ledger(self) -> MemoryLedger:
-        """Books for one engine: the memory budget, with the weights of all loaded models entered.
-
-        Raises:
-            BadInput: if the weights alone pass the budget.
-        """
-        ledger = MemoryLedger(self.memory_budget)
-        if self.memory_budget is None:
-            return ledger
-        weights = sum(getattr(model, "weight_bytes", 0) for model in (self.target, *self._further.values()))
-        if weights > self.memory_budget:
-            raise BadInput(
-                f"the weights take {weights:,} bytes and the memory budget is {self.memory_budget:,}; "
-                "raise it, or load the model in fewer bits"
-            )
-        ledger.charge(WEIGHTS, weights)
-        return ledger
 
     def request(self, prompt: Any, **settings: Any) -> Request:
         """A checked request for this model.
