@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.serve.running import NAME, Running
+from tests.serve.running import NAME, Running, chat_body
 from ventris.serve.errors import TYPES
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -58,3 +60,56 @@ def test_random_requests_meet_no_bug(server: Running) -> None:
 
         run()
     assert {200, 400} <= seen
+
+
+ODD_SCHEMAS: list[dict[str, Any]] = [
+    {},
+    {"type": 5},
+    {"type": "array"},
+    {"type": ["object", "null"]},
+    {"$ref": "#/nowhere"},
+    {"$ref": "http://host/schema"},
+    {"$ref": "#"},
+    {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    {"type": "object", "properties": 5},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}},
+    {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a+)+$"}}},
+    {"type": "object", "properties": {"a": {"enum": []}}},
+    {"type": "object", "properties": {"": True, "\u0000": False}},
+    {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1e308, "maximum": -1e308}}},
+    {"type": "object", "properties": {"a": {"type": "array", "minItems": 10**9}}},
+    {"type": "object", "properties": {"a": {"type": "string", "maxLength": -1}}},
+    {"type": "object", "properties": {"a": {"multipleOf": 0}}},
+    {"type": "object", "minProperties": 10**18},
+    {"type": "object", "required": ["x"], "additionalProperties": False},
+    {"type": "object", "patternProperties": {"[": {}}},
+    {"allOf": []},
+    {"oneOf": [{"type": "object"}, {"type": "object"}]},
+    {"not": {}},
+    {"if": True, "then": False},
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("schema", ODD_SCHEMAS, ids=str)
+@pytest.mark.parametrize("stream", [False, True])
+def test_odd_schemas_are_kept_or_refused(server: Running, schema: dict[str, Any], stream: bool) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    form = {"type": "json_schema", "json_schema": {"name": "f", "schema": schema}}
+    for field, fields in (
+        ("tools", {"tools": tools, "tool_choice": "required"}),
+        ("tools", {"tools": [{**tools[0], "function": {**tools[0]["function"], "strict": True}}]}),
+        ("response_format", {"response_format": form}),
+        (
+            "response_format",
+            {"response_format": {**form, "json_schema": {**form["json_schema"], "strict": True}}},
+        ),
+    ):
+        reply = server.ask("POST", "/v1/chat/completions", chat_body(stream=stream, max_tokens=6, **fields))
+        if reply.status == 200:
+            assert reply.events if stream else reply.json["choices"]
+        else:
+            error = reply.error
+            assert (reply.status, error["type"]) == (400, "invalid_request_error")
+            assert error["param"] == field
+            assert error["code"]
