@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ventris.engine.errors import BadInput
+from ventris.checked import checked_settings
 
 
 class GenerationOptions(BaseModel):
@@ -57,11 +57,4 @@ def read_generation_options(given: dict[str, Any]) -> GenerationOptions:
     """
     if isinstance(given.get("stop"), str):
         given = {**given, "stop": [given["stop"]]}
-    try:
-        return GenerationOptions(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(place) for place in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise BadInput(f"there is no setting {name!r}; see ventris generate --help") from error
-        raise BadInput(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+    return checked_settings(GenerationOptions, given, "ventris generate")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ventris.engine.errors import BadInput
+from ventris.checked import checked_settings
 from ventris.models.embedded import EMBEDDED_NAME
 
 LossName = Literal[
@@ -205,13 +205,4 @@ def read_settings(model: type[SettingsT], given: Mapping[str, Any]) -> SettingsT
     Raises:
         BadInput: one line that names the setting and the rule.
     """
-    try:
-        return model(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(place) for place in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise BadInput(f"there is no setting {name!r}; see ventris train --help") from error
-        if first["type"] == "missing":
-            raise BadInput(f"--{name} is needed: {model.model_fields[name].description}") from error
-        raise BadInput(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+    return checked_settings(model, given, "ventris train")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ventris.bench.structured.record import Protocol
-from ventris.engine.errors import BadInput
+from ventris.checked import checked_settings
 from ventris.models.embedded import EMBEDDED_NAME
 
 
@@ -64,11 +64,4 @@ def read_structured_settings(given: Mapping[str, Any]) -> StructuredSettings:
     Raises:
         BadInput: one line that names the setting and the rule.
     """
-    try:
-        return StructuredSettings(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(place) for place in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise BadInput(f"there is no setting {name!r}; see ventris bench structured --help") from error
-        raise BadInput(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+    return checked_settings(StructuredSettings, given, "ventris bench structured")
