@@ -12,7 +12,7 @@ import ray
 from ventris.batch.answer_line import answer_line
 from ventris.batch.requests_file import RequestLine
 from ventris.batch.run import BatchJob, Keep
-from ventris.engine.errors import BadInput
+from ventris.ray_cluster import ray_cluster
 from ventris.serve.service import Service
 
 Columns = dict[str, Any]
@@ -54,11 +54,8 @@ class OnRay:
         Raises:
             BadInput: if no cluster can be reached or begun.
         """
-        began = not ray.is_initialized()
-        if began:
-            _join()
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        try:
+        with ray_cluster():
+            ray.data.DataContext.get_current().enable_progress_bars = False
             lines = {line.number: line for line in missing}
             requests = ray.data.from_items(
                 [self._row(job, line) for line in missing],
@@ -73,9 +70,6 @@ class OnRay:
             )
             for row in answers.iter_rows():
                 keep(lines[int(row["number"])], orjson.loads(row["answer"]))
-        finally:
-            if began:
-                ray.shutdown()
 
     @staticmethod
     def _row(job: BatchJob, line: RequestLine) -> dict[str, Any]:
@@ -87,13 +81,6 @@ class OnRay:
             "body": orjson.dumps(body).decode(),
             "key": job.key(line, body),
         }
-
-
-def _join() -> None:
-    try:
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-    except Exception as error:  # Ray's own classes do not cover a cluster that cannot be reached
-        raise BadInput(f"no Ray cluster: {str(error).splitlines()[0]}") from error
 
 
 class _Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,17 +10,24 @@ import typer
 
 from ventris.cli.bench_progress import bench_progress
 from ventris.cli.interrupts import asyncio_interrupts
-from ventris.cli.loading import load_for, load_model
+from ventris.cli.loading import load_for
 from ventris.cli.progress import phases
-from ventris.cli.serve import SERVER_FIELDS, AskedServer, needs_packages, takes_server_settings
-from ventris.cli.settings import Asked, ModelOptions
+from ventris.cli.serve import (
+    SERVER_FIELDS,
+    AskedServer,
+    OnRay,
+    Replicas,
+    check_ray,
+    make_service,
+    needs_packages,
+    takes_server_settings,
+)
+from ventris.cli.settings import Asked
 from ventris.cli.streams import error_console
 from ventris.engine.errors import BadInput
-from ventris.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
     from ventris.batch.run import Answerer
-    from ventris.serve.service import Service
 
 FOR_A_BATCH = (
     "served_name",
@@ -60,10 +66,8 @@ def batch(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="ANSWERS.jsonl", help="where the answers go")
     ],
-    on_ray: Annotated[
-        bool, typer.Option("--ray", help="answer on a Ray cluster: RAY_ADDRESS, or this machine")
-    ] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="engines on the Ray cluster")] = 1,
+    on_ray: OnRay = False,
+    replicas: Replicas = 1,
 ) -> None:
     """Answer a file of requests: one line of OpenAI's batch format each, in their order.
 
@@ -74,10 +78,7 @@ def batch(
     needs_packages("a batch job")
     from ventris.batch import BatchJob, RequestsFile, run_batch
 
-    if on_ray and find_spec("ray") is None:
-        raise BadInput("--ray needs the package ray; pip install 'ventris[ray]'")
-    if replicas > 1 and not on_ray:
-        raise BadInput("several replicas need a Ray cluster; add --ray")
+    check_ray(on_ray, replicas)
     if output.is_dir() or (output.exists() and output.samefile(requests)):
         raise BadInput(f"the answers cannot go to {output}; name another file")
     served = asked.server.served_name or Path(asked.defaults.model.model).name
@@ -111,18 +112,9 @@ def _on_ray(served: str, asked: AskedServer, replicas: int) -> Answerer:
     from ventris.models.source import resolve
 
     source = resolve(asked.defaults.model.model)
-    make = partial(_service, asked.defaults.model, served, asked.server, asked.defaults.settings)
+    make = partial(make_service, asked.defaults.model, served, asked.server, asked.defaults.settings)
     cpus = asked.defaults.model.threads or 1
     return OnRay(make, source.fingerprint, replicas, asked.server.max_batch, cpus)
-
-
-def _service(model: ModelOptions, served: str, server: ServerSettings, settings: dict[str, Any]) -> Service:
-    """A service in another process."""
-    from ventris.serve.service import Service
-
-    service = Service(load_model(model), served, server, settings)
-    service.prepare_parts()
-    return service
 
 
 def _facts(served: str, defaults: Asked) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ventris.cli.command_options import with_options
-from ventris.cli.loading import load_for
+from ventris.cli.loading import load_for, load_model
 from ventris.cli.option_fields import OptionField, option_fields
 from ventris.cli.progress import phases
 from ventris.cli.settings import (
@@ -21,12 +22,19 @@ from ventris.cli.settings import (
     MODEL_FIELDS,
     Asked,
     ConfigFile,
+    ModelOptions,
     checked,
     read_config,
     settings_from,
 )
 from ventris.engine.errors import BadInput
 from ventris.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from ventris.serve.keys import ApiKeys
+    from ventris.serve.service import Service
 
 NOT_FOR_A_SERVER = ("system", "logprobs", "raw", "stop")
 """Settings that belong to a request."""
@@ -86,11 +94,17 @@ def read_server_settings(merged: dict[str, Any]) -> AskedServer:
     return AskedServer(checked(ServerSettings, server), settings_from(merged))
 
 
+OnRay = Annotated[bool, typer.Option("--ray", help="work on a Ray cluster: RAY_ADDRESS, or this machine")]
+Replicas = Annotated[int, typer.Option(min=1, help="engines on the Ray cluster")]
+
+
 def serve(
     asked: AskedServer,
     name: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="the same as --model", show_default=False)
     ] = None,
+    on_ray: OnRay = False,
+    replicas: Replicas = 1,
 ) -> None:
     """Serve a model to clients of OpenAI's API.
 
@@ -98,20 +112,22 @@ def serve(
     stderr, without prompts.
     """
     needs_packages()
+    check_ray(on_ray, replicas)
     from ventris.serve.keys import read_keys
 
     keys = read_keys(asked.server.api_keys)
     asked.server.check_exposure(len(keys))
+    if name is not None:
+        asked.defaults.model.model = name
+    served = asked.server.served_name or Path(asked.defaults.model.model).name
+    if on_ray:
+        _serve_on_ray(asked, served, keys, replicas)
+        return
     # The web framework takes most of a second to import; that passes while the model loads.
     importing = Thread(target=_import_app, daemon=True)
     importing.start()
-    if name is not None:
-        asked.defaults.model.model = name
     loaded = load_for(asked.defaults)
-    served = asked.server.served_name or Path(asked.defaults.model.model).name
     importing.join()
-    from ventris.playground import PAGE_PATHS, playground
-    from ventris.serve.app import OPEN_PATHS, create_app
     from ventris.serve.log import log_to
     from ventris.serve.run import serve as run
     from ventris.serve.service import Service
@@ -120,8 +136,54 @@ def serve(
     with phases("preparing the parts"):
         service.prepare_parts()
     log_to()
-    pages = [] if asked.server.without_playground else [playground()]
-    run(create_app(service, pages, OPEN_PATHS | PAGE_PATHS), service)
+    run(_application(service), service)
+
+
+def _serve_on_ray(asked: AskedServer, served: str, keys: ApiKeys, replicas: int) -> None:
+    with phases("starting"):
+        from ventris.model import check_settings
+        from ventris.models.source import resolve
+        from ventris.serve.on_ray import serve_on_ray
+
+        check_settings(asked.defaults.options)
+        resolve(asked.defaults.model.model)
+    options, settings = asked.defaults.model, asked.defaults.settings
+    make = partial(_make_application, options, served, asked.server, settings, keys)
+    serve_on_ray(make, served, asked.server, replicas, options.threads or 1)
+
+
+def _make_application(
+    model: ModelOptions, served: str, server: ServerSettings, settings: dict[str, Any], keys: ApiKeys
+) -> FastAPI:
+    """The application in another process."""
+    from ventris.serve.log import log_to
+
+    service = make_service(model, served, server, settings, keys)
+    log_to()
+    return _application(service)
+
+
+def make_service(
+    model: ModelOptions,
+    served: str,
+    server: ServerSettings,
+    settings: dict[str, Any],
+    keys: ApiKeys | None = None,
+) -> Service:
+    """A service in another process."""
+    from ventris.serve.service import Service
+
+    service = Service(load_model(model), served, server, settings, keys)
+    service.prepare_parts()
+    return service
+
+
+def _application(service: Service) -> FastAPI:
+    from ventris.playground import PAGE_PATHS, playground
+    from ventris.serve.app import OPEN_PATHS, create_app
+
+    pages = [] if service.settings.without_playground else [playground()]
+    return create_app(service, pages, OPEN_PATHS | PAGE_PATHS)
 
 
 def needs_packages(what: str = "the server") -> None:
@@ -136,6 +198,18 @@ def needs_packages(what: str = "the server") -> None:
     missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise BadInput(f"{what} needs {', '.join(missing)}; pip install 'ventris[serve]'")
+
+
+def check_ray(wanted: bool, replicas: int) -> None:
+    """Refuse what cannot be done without Ray.
+
+    Raises:
+        BadInput: naming the option or the package that is missing.
+    """
+    if replicas > 1 and not wanted:
+        raise BadInput("several replicas need a Ray cluster; add --ray")
+    if wanted and find_spec("ray") is None:
+        raise BadInput("--ray needs the package ray; pip install 'ventris[ray]'")
 
 
 def _import_app() -> None:
