@@ -9,6 +9,7 @@ import pytest
 
 from ventris.bench.structured import StructuredSettings, run_structured
 from ventris.bench.structured.cases import read_cases
+from ventris.bench.structured.hostile import KEYWORDS as HOSTILE
 from ventris.bench.structured.mask import MaskResult, run_mask_case
 
 from ..guide.tiny import tiny_tokenizer
@@ -17,33 +18,8 @@ from .ratchet import hold
 HERE = Path(__file__).parent
 DATA = HERE.parents[1].parent / "shared" / "data"
 KEYWORDS = (
-    *(
-        "type",
-        "enum",
-        "const",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-    ),
-    *("pattern", "format", "items", "prefixItems", "additionalItems", "unevaluatedItems", "contains"),
-    *("minContains", "maxContains", "minItems", "maxItems", "uniqueItems", "properties", "patternProperties"),
-    *("additionalProperties", "unevaluatedProperties", "propertyNames", "minProperties", "maxProperties"),
-    *(
-        "required",
-        "dependentRequired",
-        "dependencies",
-        "allOf",
-        "anyOf",
-        "oneOf",
-        "not",
-        "if",
-        "then",
-        "else",
-    ),
-    *("$ref", "$defs", "$anchor"),
+    *(keyword for keyword in HOSTILE if keyword not in ("$id", "$dynamicRef", "dependentSchemas")),
+    *("additionalItems", "minContains", "maxContains", "maxProperties", "dependencies", "$anchor"),
 )
 
 
