@@ -9,16 +9,29 @@ from typing import Any
 
 import torch
 
-from ventris.draft import DraftModel, Eagle, Hydra, Medusa, NGram, Stack
+from ventris.draft import DraftModel, Eagle, Hydra, Kangaroo, Medusa, NGram, Stack
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra_heads import HydraHeads
+from ventris.draft.kangaroo import KangarooNetwork
 from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.prefix_attention import PrefixSizes
 from ventris.engine.errors import Incompatible
+from ventris.engine.target import Scores
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, HiddenShift, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget
-from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, SpecTr, Synthetic, Typical
+from ventris.verify import (
+    Block,
+    Coupled,
+    Greedy,
+    PointMass,
+    Rejection,
+    SpecTr,
+    Synthetic,
+    ThresholdRollback,
+    Typical,
+)
 
 TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
 DRAFT = ToyTarget(vocab_size=12, memory=2, sharpness=5.0, blend=(9, 0.4))
@@ -71,6 +84,28 @@ def random_hydra(prefix: bool, **settings: Any) -> Hydra:
     return Hydra(TARGET, randomly(network), STATIC, **settings)
 
 
+def random_kangaroo(**settings: Any) -> Kangaroo:
+    """An adapter behind the toy's only layer."""
+    config = PrefixSizes(**TOY_LAYER).decoder()
+    network = KangarooNetwork(config, 1, TARGET.vocab_size, "stored")
+    return Kangaroo(TARGET, randomly(network), confidence=0.0, **settings)
+
+
+class Listing(ToyTarget):
+    """A draft model that scores every second token only."""
+
+    listed = range(0, TARGET.vocab_size, 2)
+
+    def forward(self, batch: Any, taps: Any = ()) -> Scores:
+        scores = super().forward(batch, taps)
+        return Scores([rows[:, list(self.listed)] for rows in scores.logits], scores.hidden)
+
+
+def listing_model() -> DraftModel:
+    """Drafts with it."""
+    return DraftModel(Listing(12, memory=2, sharpness=5.0, blend=(9, 0.4)), vocabulary=Listing.listed)
+
+
 DRAFTERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "ngram": NGram,
@@ -85,6 +120,9 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "ngram,hydra": lambda: Stack([NGram(), random_hydra(prefix=True)]),
     "ngram,model": lambda: Stack([NGram(), DraftModel(DRAFT)]),
     "eagle (tree)": lambda: random_eagle(depth=2, width=2),
+    "aligned (shortlist)": listing_model,
+    "kangaroo": random_kangaroo,
+    "kangaroo:draw=false": lambda: random_kangaroo(draw=False),
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,
@@ -94,6 +132,7 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "block": Block,
     "spectr": SpecTr,
     "typical": Typical,
+    "threshold-rollback": ThresholdRollback,
     "synthetic": Synthetic,
 }
 GUIDES: dict[str, Callable[[], list[Any]]] = {
