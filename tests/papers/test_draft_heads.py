@@ -11,12 +11,15 @@ import torch
 
 import ventris
 from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
-from ventris.papers.draft_heads import full_tree, reproduce_hydra, reproduce_medusa
+from ventris.papers.draft_heads import full_tree, reproduce_eagle3, reproduce_hydra, reproduce_medusa
+from ventris.train.eagle import eagle_taps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from tiny_model import write_tiny_model
@@ -41,6 +44,10 @@ def given(tmp_path_factory) -> dict[str, object]:
         network.vocabulary.begin(shortlist, head)
         sketch, tensors = TargetSketch.of(target), network.state_dict()
         HeadCheckpoint(method, sketch, network.sizes, measured, tensors).save(folder / method)
+    eagle = EagleNetwork(PrefixSizes.of(target.config).stored(), eagle_taps(target.num_layers), 40)
+    eagle.begin(shortlist, head)
+    sketch, measured = TargetSketch.of(target), {"acceptance": [0.5, 0.25]}
+    HeadCheckpoint("eagle", sketch, eagle.sizes, measured, eagle.state_dict()).save(folder / "eagle")
     prompts = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     return {
@@ -76,6 +83,19 @@ def test_hydra(given):
     passes, hydra, medusa, between = found.ours
     assert min(passes.value, passes.baseline) >= 1
     assert min(hydra.value, medusa.value, between.value) > 0
+
+
+def test_eagle3(given):
+    settings = {key: value for key, value in given.items() if key != "folder"}
+    folder = given["folder"]
+    checkpoints = {name: str(folder / name) for name in ("medusa", "hydra")}
+    eagle = str(folder / "eagle")
+    found = reproduce_eagle3(checkpoint=eagle, untested=eagle, nodes=4, **checkpoints, **settings)
+    assert [row.value for row in found.ours[:2]] == [0.5, 0.25]
+    hydra, medusa, itself, speed = found.ours[2:]
+    assert min(hydra.baseline, medusa.baseline) >= 1
+    assert itself.value == itself.baseline == hydra.value
+    assert speed.value > 0
 
 
 def test_a_full_tree_has_whole_levels():

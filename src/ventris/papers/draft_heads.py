@@ -1,4 +1,4 @@
-"""Medusa's and Hydra's central claims, on the heads that come with Ventris.
+"""The central claims of Medusa, Hydra and EAGLE-3, on the heads that come with Ventris.
 
 Absolute speeds belong to a machine; the ratios are measured in one run, on the same prompts.
 """
@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from ventris.bench.summary import compare
-from ventris.draft import Hydra, Medusa
+from ventris.draft import Eagle, Hydra, Medusa
 from ventris.draft.checkpoint import find_checkpoint, read_config
 from ventris.draft.head_tree import StaticTree, accuracy_of_path, grow_from_accuracies
 from ventris.model import Model
@@ -23,6 +23,8 @@ HYDRA_FIGURE = (
     "Hydra++ accepts 3.70 tokens a pass where Medusa accepts 2.58, and decodes 2.70 times as fast as plain"
 )
 
+
+EAGLE_FIGURE = "up to 6.5 times as fast as plain decoding, and more tokens a pass than any drafter before it"
 
 TRAINING = "the paper's heads were trained on far larger models with far more text"
 
@@ -109,6 +111,59 @@ def reproduce_hydra(
     if against is not None:
         rows.append(Row("speed of Hydra++, as a multiple of Medusa-1's", against.median, "x"))
     return Reproduction("hydra", HYDRA_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))
+
+
+def reproduce_eagle3(
+    data: str | None = None,
+    per_category: int | None = None,
+    max_new_tokens: int = 128,
+    nodes: int = 16,
+    repeats: int = 1,
+    checkpoint: str | None = None,
+    untested: str | None = None,
+    hydra: str | None = None,
+    medusa: str | None = None,
+    **settings: Any,
+) -> Reproduction:
+    """Acceptance by depth, tokens a pass against Hydra++ and Medusa-1 with as many nodes, and the speed-up.
+
+    Args:
+        data: Prompts as JSONL; the built-in ones when not given.
+        per_category: Prompts of each category; all when not given.
+        max_new_tokens: Output tokens at most.
+        nodes: Drafted tokens of every tree; each method grows its own.
+        repeats: How often each prompt is decoded for the speed-up.
+        checkpoint, hydra, medusa: Folders of the heads; those that come with Ventris when not given.
+        untested: An EAGLE-3 layer that was trained without rehearsing its chains (``--heads 1``), for the
+            ablation of training-time test; left out when not given.
+        settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
+    """
+    started = perf_counter()
+    measured = OnPrompts(data, per_category, max_new_tokens, repeats, settings)
+    drafter = Eagle.load(measured.model, checkpoint, nodes=nodes)
+    rows = [
+        Row(f"guess at depth {depth} right, those above it being right (held-out text)", share, "share")
+        for depth, share in enumerate(_measured(measured.model, "eagle", checkpoint)["acceptance"], start=1)
+    ]
+    passes = measured.tokens_per_pass(drafter)
+    others: dict[str, Any] = {
+        "Hydra++": Hydra.load(measured.model, hydra, nodes=nodes),
+        "Medusa-1": Medusa.load(measured.model, medusa, nodes=nodes),
+    }
+    if untested:
+        others["training without rehearsed chains"] = Eagle.load(measured.model, untested, nodes=nodes)
+    rows += [
+        Row(
+            f"tokens a pass with {nodes} nodes, against {name}",
+            passes,
+            "tokens",
+            measured.tokens_per_pass(other),
+        )
+        for name, other in others.items()
+    ]
+    report = measured.race([f"eagle = {_spec('eagle', checkpoint)}"])
+    rows.append(speed_row(report, "eagle"))
+    return Reproduction("eagle3", EAGLE_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))
 
 
 def full_tree(accuracies: Sequence[Sequence[float]], nodes: int) -> StaticTree:

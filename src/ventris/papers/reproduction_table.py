@@ -3,12 +3,13 @@
 REPRODUCTIONS: dict[str, str] = {
     "bild": "ventris.papers.bild:reproduce_bild",
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
+    "eagle3": "ventris.papers.draft_heads:reproduce_eagle3",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
-    "spectr": "ventris.papers.spectr:reproduce_spectr",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",
+    "spectr": "ventris.papers.spectr:reproduce_spectr",
 }
 """Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.
 
