@@ -69,15 +69,7 @@ class CompileWorker:
             GrammarRefused: if the back end does not take it.
             BadInput: naming the limit that it passed.
         """
-        with self._lock:
-            self._start()
-            if back_end not in self._prepared:
-                # Importing a package takes long and is no limit on anybody's grammar.
-                self._send(json.dumps({"prepare": back_end}))
-                self._expect_start()
-                if self._answer(START_SECONDS, f"{back_end} does not start in the compile worker") is None:
-                    raise BadInput(f"{back_end} does not start in the compile worker")
-                self._prepared.add(back_end)
+        self._prepare(back_end)
         answer = self._ask({"back_end": back_end, "grammar": grammar}, limits)
         if answer["error"]:
             raise GrammarRefused(gist(answer["error"]))
@@ -89,7 +81,21 @@ class CompileWorker:
         Raises:
             BadInput: naming the limit that the check passed.
         """
+        self._prepare("jsonschema")
         return self._ask({"text": text, "schema": schema, "formats": sorted(formats)}, limits)["error"]
+
+    def _prepare(self, package: str) -> None:
+        """Import a package there, which takes long and is no limit on anybody's grammar."""
+        with self._lock:
+            self._start()
+            if package in self._prepared:
+                return
+            self._send(json.dumps({"prepare": package}))
+            self._expect_start()
+            late = f"{package} does not start in the compile worker"
+            if self._answer(START_SECONDS, late) is None:
+                raise BadInput(late)
+            self._prepared.add(package)
 
     def _expect_start(self) -> None:
         if not self._ready:

@@ -11,6 +11,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -83,6 +84,13 @@ def _fault(asked: dict[str, Any]) -> str:
     return first.message if first else ""
 
 
+def _jsonschema(vocabulary: _Vocabulary) -> Callable[[str], bytes] | None:
+    """Nothing is compiled; the packages that :func:`_fault` needs are imported once."""
+    import_module("jsonschema")
+    import_module("jsonschema_specifications")
+    return None
+
+
 def _xgrammar(vocabulary: _Vocabulary) -> Callable[[str], bytes]:
     from xgrammar import GrammarCompiler, TokenizerInfo, VocabType
 
@@ -109,8 +117,8 @@ def _outlines_core(vocabulary: _Vocabulary) -> Callable[[str], bytes]:
     return lambda expression: bytes(Index(expression, known).__reduce__()[1][0])
 
 
-PREPARE = {"xgrammar": _xgrammar, "outlines-core": _outlines_core}
-"""For each further back end: what makes its compiled form, in bytes, from a grammar."""
+PREPARE = {"jsonschema": _jsonschema, "xgrammar": _xgrammar, "outlines-core": _outlines_core}
+"""What is imported when it is first asked for; for back ends, what makes bytes from a grammar."""
 
 
 def _built(make: Callable[[str], bytes], grammar: str) -> dict[str, str]:
@@ -127,7 +135,7 @@ def main() -> None:
     vocabulary: Any = _Vocabulary(json.loads(sys.stdin.readline()))
     tokenizer = LLTokenizer(vocabulary)
     print(json.dumps({"ready": True}), flush=True)
-    made: dict[str, Callable[[str], bytes]] = {}
+    made: dict[str, Callable[[str], bytes] | None] = {}
     for line in sys.stdin:
         asked = json.loads(line)
         if "prepare" in asked:
@@ -135,8 +143,8 @@ def main() -> None:
             print(json.dumps({"ready": True}), flush=True)
             continue
         _bound_memory(asked["memory"])
-        if "back_end" in asked:
-            answer = _built(made[asked["back_end"]], asked["grammar"])
+        if make := made.get(asked.get("back_end", "")):
+            answer = _built(make, asked["grammar"])
         else:
             answer = {"error": _trouble(tokenizer, asked) if "grammar" in asked else _fault(asked)}
         print(json.dumps(answer), flush=True)
