@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.stream import Stream, forward
+from ventris.engine.tree import TokenTree
+from ventris.testing import ToyTarget
 
 LAYOUT = CacheLayout(2, 1, 1, torch.float32, torch.device("cpu"))
 
@@ -215,3 +218,24 @@ def test_keeping_rows_of_an_empty_cache_is_harmless() -> None:
     cache = KVCache(LAYOUT)
     cache.keep(torch.tensor([], dtype=torch.int64))
     assert cache.length == 0
+
+
+def test_rows_of_a_pass_that_ran_out_of_memory_are_not_taken_for_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = ToyTarget(vocab_size=12, memory=3)
+    stream = Stream(target, [1, 2, 3])
+    tree = TokenTree.chain([3, 4, 5])
+
+    def no_room(*_: object) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyTarget, "forward", no_room)
+        with pytest.raises(MemoryError):
+            forward([(stream, stream.rows(tree, [0, 1, 2]), ())])
+    stream.advance(tree, [0, 1], 7)
+    assert stream.cache.length == 0
+    assert stream.pending == [1, 2, 3, 4, 7]
+    (scored,) = forward([(stream, stream.rows(TokenTree.root(7), [0]), ())])
+    assert torch.equal(scored.logits[0], target.logits([1, 2, 3, 4, 7]))

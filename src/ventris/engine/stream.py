@@ -191,7 +191,20 @@ def forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Forwa
 
     Args:
         entries: Stream, its rows, and the layers to tap for it.
+
+    Raises:
+        MemoryError: if a cache cannot grow. The streams have forgotten this step's tree then, as after
+            :meth:`Stream.discard`: none of its rows may be taken for run.
     """
+    try:
+        return _forward(entries)
+    except MemoryError:
+        for stream, _, _ in entries:
+            stream.discard()
+        raise
+
+
+def _forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[ForwardResult]:
     groups: dict[int, list[int]] = {}
     for index, (stream, _, _) in enumerate(entries):
         groups.setdefault(id(stream.target), []).append(index)
