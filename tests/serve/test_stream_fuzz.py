@@ -29,9 +29,8 @@ def test_events_join_to_the_text(pieces: list[str], logprob: float, chat: bool) 
     for place, piece in enumerate(pieces):
         scored = [TokenLogprob(place + 1, logprob, [(place + 1, logprob)])]
         update = Update(0, completion, piece, [place + 1], ["target"], scored)
-        chunk = answer.chunk(update)
-        body += event(chunk) if chunk else b""
-    body += event(answer.chunk(Update(0, completion, finished=True))) + DONE
+        body += answer.encoded(update) or b""
+    body += (answer.encoded(Update(0, completion, finished=True)) or b"") + DONE
     events = read_events(body)
     choices = [chunk["choices"][0] for chunk in events]
     if chat:
@@ -39,6 +38,16 @@ def test_events_join_to_the_text(pieces: list[str], logprob: float, chat: bool) 
     else:
         assert "".join(choice["text"] for choice in choices) == completion.text
     assert [choice["finish_reason"] for choice in choices if choice["finish_reason"]] == ["stop"]
+
+
+@given(PIECES, st.booleans(), st.integers(0, 2))
+def test_a_plain_piece_is_encoded_as_any_other(pieces: list[str], chat: bool, index: int) -> None:
+    answer = (ChatAnswer if chat else TextAnswer)("tiny", TEXTS, "f", traced=False)
+    completion = Completion([1])
+    for piece in [*pieces, "\ufdd0", '"\ufdd0"', "content"]:
+        update = Update(index, completion, piece, [3], ["target"])
+        chunk = answer.chunk(update)
+        assert answer.encoded(update) == (None if chunk is None else event(chunk))
 
 
 @given(

@@ -13,6 +13,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ventris.engine.request import Completion, TokenLogprob
+from ventris.serve.event_stream import event, to_json
 from ventris.serve.job import Update
 from ventris.trace_page.data import page_data, step_data
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 IMPOSSIBLE = -9999.0
 """What OpenAI writes for the logarithm of nothing, for which JSON has no number."""
+
+MARK = "\ufdd0"
+"""Stands for a text while the bytes around it are found; Unicode reserves it for such use."""
 
 Json = dict[str, Any]
 
@@ -73,6 +77,7 @@ class Answer(ABC):
     tools: ToolCalls | None = None
     id: str = field(init=False)
     created: int = field(init=False)
+    _around: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
@@ -116,6 +121,26 @@ class Answer(ABC):
         if update.finished:
             own |= self._facts(update.completion, with_trace=False)
         return {**chunk, "ventris": own} if own else chunk
+
+    def encoded(self, update: Update) -> bytes | None:
+        """The event of a piece of news.
+
+        Of a plain piece of text only the text is encoded anew: while it is, a computing thread waits.
+        """
+        if not self._is_plain(update):
+            chunk = self.chunk(update)
+            return None if chunk is None else event(chunk)
+        if update.index not in self._around:
+            sample = self.chunk(Update(update.index, update.completion, text=MARK))
+            before, _, after = event(sample).partition(to_json(MARK))
+            self._around[update.index] = before, after
+        before, after = self._around[update.index]
+        return before + to_json(update.text) + after
+
+    def _is_plain(self, update: Update) -> bool:
+        """True if its chunk differs from that of other plain ones in the text alone."""
+        special = update.finished or self.traced or self.tools is not None
+        return bool(update.text) and not special and update.completion.logprobs is None
 
     def usage_chunk(self, completions: Sequence[Completion]) -> Json:
         """The last chunk, which counts tokens."""

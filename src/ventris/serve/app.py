@@ -220,9 +220,9 @@ async def _events(
             yield event(error.body())
             yield DONE
             return
-        piece = answer.chunk(update)
+        piece = answer.encoded(update)
         if piece is not None:
-            yield event(piece)
+            yield piece
     if with_usage:
         yield event(answer.usage_chunk(conversation.answered))
     _note(note, conversation.answered, conversation.service.settings.log_prompts)
