@@ -72,13 +72,14 @@ def forward_from_begun(
 
     Taps below that layer hold zeros for the begun rows.
     """
-    layer = next(known.layer for known in begun if known is not None)
+    some = next(known for known in begun if known is not None)
+    layer = some.layer
     done = [0 if known is None else len(known) for known in begun]
     rest = [_from(rows, count) for rows, count in zip(batch, done, strict=True)]
     running = [rows for rows in rest if rows.tokens]
     low = [tap for tap in taps if tap < layer]
     early: dict[int, Tensor] = {}
-    fresh = torch.empty((0, target.hidden_size), device=target.device)
+    fresh = some.hidden[:0]
     if running:
         fresh, early = target.run_layers(running, target.embed(running), 0, layer, low)
     hidden = _join(begun, fresh, rest)
