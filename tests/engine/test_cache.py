@@ -178,11 +178,12 @@ def test_free_blocks_go_back_to_the_system() -> None:
     torch.empty(7 * 2**20)
     before = resident_bytes()
     caches, others = [], []
-    for number in range(20):
+    # More than are asked for below: the process may have had a page or two to spare.
+    for number in range(24):
         caches.append(KVCache(LAYOUT, 2**19))
         caches[-1].reserve(2**19).storage.data.fill_(number)
         others.append(torch.zeros(2000))
-    assert resident_bytes() - before > 15 * 2**23
+    assert resident_bytes() - before > 20 * 2**23
     caches.clear()
     gc.collect()
     assert resident_bytes() - before < 5 * 2**23
