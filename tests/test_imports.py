@@ -1,4 +1,4 @@
-"""Imports go in one direction: no two modules need each other to be imported."""
+"""Imports go in one direction: no two modules name each other, not even for type checkers alone."""
 
 from __future__ import annotations
 
@@ -22,29 +22,27 @@ def module_names(source: Path) -> dict[str, Path]:
     return names
 
 
-def run_on_import(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements that run with the module: not those in functions, nor those for type checkers."""
+def of_the_module(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements outside functions, those for type checkers among them."""
     for node in nodes:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from run_on_import(node.orelse)
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for field in ("body", "orelse", "finalbody"):
-                yield from run_on_import(getattr(node, field, []))
+                yield from of_the_module(getattr(node, field, []))
             for handler in getattr(node, "handlers", []):
-                yield from run_on_import(handler.body)
+                yield from of_the_module(handler.body)
 
 
 def needed(name: str, file: Path, known: dict[str, Path]) -> set[str]:
-    """The modules of the package that run before a module does.
+    """The modules of the package that a module imports, or would with its types.
 
     Importing ``a.b.c`` runs ``a`` and ``a.b`` too. That counts only for packages that the module is not in:
     those are being imported already, and may go on to re-export what stands below them.
     """
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     targets = set()
-    for node in run_on_import(ast.parse(file.read_bytes()).body):
+    for node in of_the_module(ast.parse(file.read_bytes()).body):
         if isinstance(node, ast.Import):
             targets |= {alias.name for alias in node.names}
         else:
@@ -85,7 +83,7 @@ def test_no_modules_import_each_other() -> None:
             {"p.a", "p.b"},
         ),
         ({"a": "import p.b", "b": "def f():\n import p.a"}, set()),
-        ({"a": "import p.b", "b": "if TYPE_CHECKING:\n import p.a"}, set()),
+        ({"a": "import p.b", "b": "if TYPE_CHECKING:\n import p.a"}, {"p.a", "p.b"}),
         ({"__init__": "from p.a import x", "a": "x = 1", "b": "import p.a"}, set()),
         ({"__init__": "from p.a import x", "a": "from p import y"}, {"p", "p.a"}),
         ({"q/__init__": "import p.a", "q/c": "", "a": "import p.q.c"}, {"p.q", "p.a"}),

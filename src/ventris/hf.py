@@ -36,6 +36,7 @@ from transformers.generation.stopping_criteria import (
 )
 from transformers.generation.utils import GenerateDecoderOnlyOutput, GenerationMixin
 
+from ventris.cost.curve import CostCurve, measure
 from ventris.draft import DraftModel, Stack
 from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.parts import NodeView, RequestView
@@ -45,7 +46,6 @@ from ventris.model import Model
 from ventris.models.load import load_decoder
 from ventris.models.transformers_adapter import TransformersTarget
 from ventris.parts import build_drafter, build_guides
-from ventris.policy.cost_curve import CostCurve, measure
 
 WARPERS = (
     TemperatureLogitsWarper,

@@ -8,6 +8,9 @@ from functools import cached_property, partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from ventris.cost.batch_latency import BatchLatency
+from ventris.cost.curve import CostCurve
+from ventris.cost.measured import measured_curve, measured_latency
 from ventris.engine.batch import Engine, Event
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
@@ -18,9 +21,6 @@ from ventris.engine.target import Target
 from ventris.engine.trace import Trace
 from ventris.options import GenerationOptions, read_generation_options
 from ventris.parts import Workshop, build_drafter, build_guides, build_one
-from ventris.policy.batch_latency import BatchLatency
-from ventris.policy.cost_curve import CostCurve
-from ventris.policy.measured import measured_curve, measured_latency
 
 if TYPE_CHECKING:
     from ventris.guide.call_format import ToolAnswer

@@ -24,9 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ventris.engine.errors import BadInput
 
 if TYPE_CHECKING:
+    from ventris.cost.batch_latency import BatchLatency
+    from ventris.cost.curve import CostCurve
     from ventris.engine.target import Target
-    from ventris.policy.batch_latency import BatchLatency
-    from ventris.policy.cost_curve import CostCurve
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "drafter": {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ventris.policy import AcceptanceThreshold, CostCurve, Goodput, SmartSpec
+from ventris.cost import CostCurve
+from ventris.policy import AcceptanceThreshold, Goodput, SmartSpec
 from ventris.testing.checks import run
 from ventris.verify import Coupled, Greedy
 

@@ -22,7 +22,8 @@ from ventris.engine.tree import TokenTree
 from ventris.testing import check_drafter, checks
 from ventris.testing.checks import law_error, run
 from ventris.testing.toy import ToyTarget
-from ventris.train.aligned import _kept, _random, kept_layers
+from ventris.train.aligned import _kept, kept_layers
+from ventris.train.first_weights import random_weights as first_weights
 from ventris.train.losses import tvd
 from ventris.verify.match import Coupled, Greedy
 from ventris.verify.rejection import Rejection
@@ -212,7 +213,7 @@ def test_kept_layers_lie_evenly_from_the_first_to_the_last():
 def test_random_weights_give_a_model_that_says_something(family):
     target = random_heads.tiny_target(family)
     network = untouched(target, [0, 3], 40)
-    network.begin(_random(network.config))
+    network.begin(first_weights(network.config))
     rows = network(torch.randn(2, 9, target.hidden_size))
     assert torch.isfinite(rows).all()
     assert float(rows.std()) > 0.1

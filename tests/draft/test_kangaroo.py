@@ -20,16 +20,15 @@ from ventris.draft.stack import Stack
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine import stream as streams
-from ventris.engine.begun import begin
 from ventris.engine.errors import BadInput
-from ventris.engine.stream import Stream, forward
+from ventris.engine.stream import Stream, begin, forward
 from ventris.engine.target import Rows
 from ventris.engine.tree import TokenTree
 from ventris.testing import check_drafter, checks
 from ventris.testing.checks import law_error, run
 from ventris.testing.guides import HiddenShift
 from ventris.testing.toy import ToyTarget
-from ventris.train.kangaroo import passing_weights
+from ventris.train.first_weights import passing_weights
 from ventris.verify.match import Coupled, Greedy
 from ventris.verify.rejection import Rejection
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from ventris.engine.parts import Verifier
 from ventris.engine.randomness import Purpose
+from ventris.engine.verifier import Verifier
 from ventris.engine.walk import Walk
 from ventris.testing import ContractBroken, check_verifier, law_error
 from ventris.verify import Block, Coupled, Greedy, PointMass, Rejection, Synthetic

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ventris.cost import CostCurve
 from ventris.draft import DraftModel, NGram, Stack
 from ventris.engine.batch import Engine
 from ventris.engine.cache import MemoryLedger
@@ -15,7 +16,7 @@ from ventris.engine.randomness import uniform
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
-from ventris.policy import CostCurve, Fixed, Goodput
+from ventris.policy import Fixed, Goodput
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, Forbid, HiddenShift, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget

@@ -268,3 +268,14 @@ def test_a_back_end_that_is_not_installed_names_the_extra(monkeypatch: pytest.Mo
         check_back_end(OUTLINES, (OUTLINES,), "regex")
     with pytest.raises(BadInput, match="there is no back end 'xgrammar' here"):
         chosen([XGRAMMAR])
+
+
+def test_a_guide_that_does_not_say_its_language_is_refused() -> None:
+    class Own(Regex):
+        name = "own"
+        language = HardGuide.language
+
+    guide = Own("a")
+    guide.backend = OUTLINES
+    with pytest.raises(BadInput, match=f"the guide 'own' does not say its language for .*'{OUTLINES}'"):
+        guide.source()

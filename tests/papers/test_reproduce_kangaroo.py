@@ -15,7 +15,7 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.papers.kangaroo import all_accepted, reproduce_kangaroo
-from ventris.train.kangaroo import passing_weights
+from ventris.train.first_weights import passing_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from tiny_model import write_tiny_model

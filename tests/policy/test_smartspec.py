@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ventris.bench.arrivals import poisson, serve_arrivals
+from ventris.cost import BatchLatency, CostCurve
 from ventris.draft import DraftModel, NGram
 from ventris.engine.batch import Engine
 from ventris.engine.parts import DraftCall, Drafter, Load, StepCost
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
-from ventris.policy import AcceptanceThreshold, BatchLatency, CostCurve, Fixed, SmartSpec
+from ventris.policy import AcceptanceThreshold, Fixed, SmartSpec
 from ventris.policy.best_rate import price_of_drafts
 from ventris.policy.smartspec import MARGIN, best_lengths
 from ventris.testing.checks import run

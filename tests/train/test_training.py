@@ -19,8 +19,9 @@ from ventris.engine.errors import BadInput, VentrisError
 from ventris.train import run as training
 from ventris.train.aligned import train_aligned
 from ventris.train.eagle import train_eagle
+from ventris.train.hydra import train_hydra
 from ventris.train.kangaroo import train_kangaroo
-from ventris.train.run import train_hydra, train_medusa
+from ventris.train.medusa import train_medusa
 from ventris.train.settings import (
     AlignedSettings,
     EagleSettings,
@@ -148,7 +149,7 @@ def test_a_killed_process_resumes_to_the_same_weights(given):
     trained("medusa", given, out=whole, **slow)
     script = (
         "import json, sys\n"
-        "from ventris.train.run import train_medusa\n"
+        "from ventris.train.medusa import train_medusa\n"
         "from ventris.train.settings import MedusaSettings\n"
         "train_medusa(MedusaSettings(**json.loads(sys.argv[1])), None, 'ventris train …')\n"
     )

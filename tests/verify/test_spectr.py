@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from ventris.engine.parts import Verifier
 from ventris.engine.randomness import Purpose
+from ventris.engine.verifier import Verifier
 from ventris.engine.walk import Walk
 from ventris.testing import check_verifier, law_error
 from ventris.verify import SpecTr

@@ -18,7 +18,7 @@ from ventris.cli.settings import ModelOptions, takes_model_options
 from ventris.cli.streams import console
 
 if TYPE_CHECKING:
-    from ventris.policy.cost_curve import CostCurve
+    from ventris.cost.curve import CostCurve
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 

@@ -59,14 +59,14 @@ def register(app: typer.Typer) -> None:
 
 def medusa(settings: MedusaSettings) -> None:
     """Medusa heads: K guesses from one hidden row, independent of each other."""
-    from ventris.train.run import train_medusa
+    from ventris.train.medusa import train_medusa
 
     _run(train_medusa, settings)
 
 
 def hydra(settings: HydraSettings) -> None:
     """Hydra and Hydra++ heads: each guess sees the guesses before it."""
-    from ventris.train.run import train_hydra
+    from ventris.train.hydra import train_hydra
 
     _run(train_hydra, settings)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, Field
 
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.draft.decoder_beside import config_of, decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
 from ventris.draft.model import DraftModel
@@ -62,12 +62,9 @@ class Aligned(DraftModel):
 
     name = "aligned"
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of the aligned draft model."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         depth: int = Field(4, ge=1, le=64, description="tokens drafted ahead")
         width: int = Field(1, ge=1, le=16, description="branches tried at each node; 1 for a chain")
         nodes: int = Field(8, ge=1, le=256, description="chosen nodes in all")
@@ -87,11 +84,7 @@ class Aligned(DraftModel):
         Raises:
             BadInput: if there is none, or it belongs to another target.
         """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("aligned", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "aligned")
-        stored.target.check(target, f"the aligned draft model {folder}", tokenizer)
+        target, stored = open_checkpoint("aligned", model, checkpoint)
         config = config_of(target)
         network = AlignedNetwork(config, **stored.sizes)
         stored.fill(network)

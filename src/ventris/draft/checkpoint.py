@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
 from ventris.models.cache_folder import written_whole
+
+if TYPE_CHECKING:
+    from ventris.model import Model
 
 FORMAT = 1
 """Raised when the meaning of a field changes."""
@@ -123,6 +127,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(f"{folder} is no checkpoint of a drafter: {error}") from None
     return config
+
+
+class CheckpointOptions(BaseModel):
+    """The option that all trained drafters have."""
+
+    checkpoint: str | None = Field(None, description="folder; the one shipped for the target if not given")
+
+
+def open_checkpoint(
+    method: str, model: Model | Target, named: str | Path | None = None
+) -> tuple[Target, HeadCheckpoint]:
+    """The target of a model, and what was trained for it: the folder named, or what is shipped.
+
+    Raises:
+        BadInput: if there is none, or it belongs to another target.
+    """
+    target = cast(Target, getattr(model, "target", model))
+    tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
+    folder = find_checkpoint(method, target, None if named is None else str(named))
+    stored = HeadCheckpoint.load(folder, method)
+    stored.target.check(target, f"the {method} checkpoint {folder}", tokenizer)
+    return target, stored
 
 
 def find_checkpoint(method: str, target: Target, named: str | None = None) -> Path:

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import LARGEST_TREE
@@ -105,12 +105,9 @@ class Eagle:
     shape = "tree"
     draws = False
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of the EAGLE-3 drafter."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         nodes: int = Field(16, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
         depth: int = Field(5, ge=1, le=16, description="tokens drafted ahead")
         width: int = Field(4, ge=1, le=16, description="branches expanded at each level; 1 for a chain")
@@ -135,11 +132,7 @@ class Eagle:
         Raises:
             BadInput: if there is none, or it belongs to another target.
         """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("eagle", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "eagle")
-        stored.target.check(target, f"the EAGLE-3 checkpoint {folder}", tokenizer)
+        target, stored = open_checkpoint("eagle", model, checkpoint)
         network = EagleNetwork(**stored.sizes)
         stored.fill(network)
         return cls(target, network, **settings)

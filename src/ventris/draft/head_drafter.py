@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.draft.head_tree import LARGEST_TREE, StaticTree
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 TreeChoice = Literal["static", "dynamic"]
 
 
-class HeadDrafter:
+class HeadDrafter(ABC):
     """Draft trees from heads that a checkpoint holds.
 
     Args:
@@ -43,12 +44,9 @@ class HeadDrafter:
     shape = "tree"
     draws = False
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of drafters with trained heads."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         nodes: int = Field(24, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
         tree: TreeChoice = Field(
             "static", description="static: from measured acceptance; dynamic: from each step's probabilities"
@@ -86,20 +84,16 @@ class HeadDrafter:
         Raises:
             BadInput: if there are none, or they belong to another target.
         """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint(cls.name, target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, cls.name)
-        stored.target.check(target, f"the {cls.name} checkpoint {folder}", tokenizer)
+        target, stored = open_checkpoint(cls.name, model, checkpoint)
         network = cls.network_class(**stored.sizes)
         stored.fill(network)
         network.vocabulary.read_tied_rows(target, stored.sizes["embedding_scale"])
         return cls(target, network, tree or cls.tree_of(stored.measured), **settings)
 
     @classmethod
+    @abstractmethod
     def tree_of(cls, measured: Any) -> StaticTree:
         """The tree from what a checkpoint's configuration says was measured."""
-        raise NotImplementedError
 
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> Self:

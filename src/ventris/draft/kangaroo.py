@@ -22,20 +22,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.draft.decoder_beside import config_of, decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import over_all
 from ventris.draft.vocabulary_head import RowsKind
-from ventris.engine.begun import begin
 from ventris.engine.cache import KVCache
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.sampling import distribution
-from ventris.engine.stream import Stream
+from ventris.engine.stream import Stream, begin
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
 from ventris.models.config import DecoderConfig
@@ -121,12 +120,9 @@ class Kangaroo:
     name = "kangaroo"
     shape = "chain"
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of the Kangaroo drafter."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         depth: int = Field(6, ge=1, le=64, description="tokens drafted ahead at most")
         confidence: float = Field(
             0.6, ge=0, le=1, description="probability of a drafted token below which drafting stops"
@@ -163,11 +159,7 @@ class Kangaroo:
     @staticmethod
     def network_of(model: Model | Target, checkpoint: str | Path | None = None) -> KangarooNetwork:
         """What :meth:`load` loads."""
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("kangaroo", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "kangaroo")
-        stored.target.check(target, f"the Kangaroo checkpoint {folder}", tokenizer)
+        target, stored = open_checkpoint("kangaroo", model, checkpoint)
         config = config_of(target)
         network = KangarooNetwork(config, **stored.sizes)
         stored.fill(network)

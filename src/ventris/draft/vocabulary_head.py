@@ -18,6 +18,11 @@ RowsKind = Literal["tied", "stored", "own"]
 head in the checkpoint; or rows of every head's own, trained (the papers' form)."""
 
 
+def trained_rows(own_rows: bool, tied_head: bool) -> RowsKind:
+    """The kind for a drafter in training: rows of its own if wished, otherwise those of the target's head."""
+    return "own" if own_rows else "tied" if tied_head else "stored"
+
+
 class VocabularyHead(nn.Module):
     """The target's final norm and the vocabulary rows of K draft heads.
 

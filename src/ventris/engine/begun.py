@@ -10,16 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ventris.engine.target import Rows, Scores, Target
-
-if TYPE_CHECKING:
-    from ventris.engine.stream import Stream
-    from ventris.engine.tree import TokenTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +35,6 @@ class Begun:
     def first(self, rows: int) -> Begun:
         """The first ``rows`` of them."""
         return Begun(self.layer, self.hidden[:rows])
-
-
-def begin(entries: Sequence[tuple[Stream, TokenTree, Sequence[int]]], layer: int) -> list[Tensor]:
-    """Run nodes through the layers before ``layer``, those of all streams in one pass.
-
-    Args:
-        entries: A stream of the target, a tree that grows, and its new nodes (see :meth:`Stream.rows`).
-
-    Returns:
-        For each entry the inputs of ``layer`` for the rows that were run, ``[rows, hidden]``: pending tokens
-        before the root come first.
-
-    Raises:
-        Incompatible: if the target cannot run some of its layers.
-    """
-    batch = [stream.rows(tree, nodes) for stream, tree, nodes in entries]
-    target = entries[0][0].target
-    hidden, _ = target.run_layers(batch, target.embed(batch), 0, layer)
-    parts = list(torch.split(hidden, [len(rows.tokens) for rows in batch]))
-    for (stream, _, _), rows in zip(entries, parts, strict=True):
-        before = [stream.begun.hidden] if stream.begun is not None else []
-        stream.begun = Begun(layer, torch.cat([*before, rows]))
-    return parts
 
 
 def forward_from_begun(

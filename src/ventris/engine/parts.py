@@ -1,4 +1,4 @@
-"""The contracts of the four kinds of part that plug into the loop beside the target.
+"""The contracts of drafters, guides and policies; see :mod:`ventris.engine.verifier` for that of verifiers.
 
 All parts are shared by many requests. What a part remembers about one request lives in the state object
 that its ``start`` returns; the engine keeps that object with the request and hands it back.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -18,9 +18,6 @@ from ventris.engine.sampling import Sampling
 from ventris.engine.stream import Stream
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
-
-if TYPE_CHECKING:
-    from ventris.engine.walk import Walk
 
 
 @dataclass(slots=True)
@@ -32,8 +29,8 @@ class RequestView:
         tokens: Prompt and output so far, the same list all along; read it, never write it.
         ledger: Where caches that the part opens are booked.
         draft_purpose: Which random draws a sampling drafter uses. Normally its own; where the verifier
-            always keeps the target's own draw (``draft_purpose`` of :class:`Verifier`), the target's, so
-            that draft and target tend to choose alike.
+            always keeps the target's own draw (``draft_purpose`` of a verifier), the target's, so that draft
+            and target tend to choose alike.
     """
 
     target: Target
@@ -225,33 +222,6 @@ class Guide(Protocol):
 
     def start(self, request: RequestView) -> GuideState:
         """State for a new request."""
-        ...
-
-
-# --------------------------------------------------------------------------------------- verifiers
-
-
-@runtime_checkable
-class Verifier(Protocol):
-    """Answers: which drafted path is kept, and what is the next token?
-
-    Attributes:
-        name: As in the registry.
-        exact: True if the output follows the guided target's own distribution.
-        greedy_only: True if it makes sense at temperature 0 alone.
-        chain_only: True if it takes only drafts with a single path.
-
-    An optional attribute ``draft_purpose`` lets drafters sample with the verifier's own random numbers;
-    only a verifier whose outcome does not depend on the draft may set it.
-    """
-
-    name: str
-    exact: bool
-    greedy_only: bool
-    chain_only: bool
-
-    def select(self, walk: Walk) -> None:
-        """Walk from the root by :meth:`Walk.take` until the walk is closed."""
         ...
 
 

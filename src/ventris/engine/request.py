@@ -9,10 +9,11 @@ from typing import Literal
 from torch import Tensor
 
 from ventris.engine.errors import BadInput, Incompatible
-from ventris.engine.parts import Drafter, Guide, Policy, Verifier
+from ventris.engine.parts import Drafter, Guide, Policy
 from ventris.engine.sampling import Sampling
 from ventris.engine.stream import EMBEDDED
 from ventris.engine.trace import Trace
+from ventris.engine.verifier import Verifier
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+import torch
 from torch import Tensor
 
 from ventris.engine.begun import Begun, forward_from_begun
@@ -223,6 +224,29 @@ def _forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Forw
             results[index] = ForwardResult(logits, {layer: h[rows] for layer, h in scores.hidden.items()})
             offset += count
     return [results[index] for index in range(len(entries))]
+
+
+def begin(entries: Sequence[tuple[Stream, TokenTree, Sequence[int]]], layer: int) -> list[Tensor]:
+    """Run nodes through the layers before ``layer``, those of all streams in one pass.
+
+    Args:
+        entries: A stream of the target, a tree that grows, and its new nodes (see :meth:`Stream.rows`).
+
+    Returns:
+        For each entry the inputs of ``layer`` for the rows that were run, ``[rows, hidden]``: pending tokens
+        before the root come first.
+
+    Raises:
+        Incompatible: if the target cannot run some of its layers.
+    """
+    batch = [stream.rows(tree, nodes) for stream, tree, nodes in entries]
+    target = entries[0][0].target
+    hidden, _ = target.run_layers(batch, target.embed(batch), 0, layer)
+    parts = list(torch.split(hidden, [len(rows.tokens) for rows in batch]))
+    for (stream, _, _), rows in zip(entries, parts, strict=True):
+        before = [stream.begun.hidden] if stream.begun is not None else []
+        stream.begun = Begun(layer, torch.cat([*before, rows]))
+    return parts
 
 
 def _begun_of(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Begun | None]:

@@ -117,9 +117,13 @@ class HardGuide(ABC):
         """The language, for back ends other than llguidance.
 
         Raises:
-            BadInput: naming what they cannot keep.
+            BadInput: naming what they cannot keep; a guide that names such a back end among its own has to
+                say its language here.
         """
-        raise NotImplementedError
+        raise BadInput(
+            f"the guide {self.name!r} does not say its language for the back end {self.backend!r}; "
+            f"use {LLGUIDANCE!r}"
+        )
 
     def source(self) -> str:
         """The language as the back end reads it.

@@ -21,7 +21,8 @@ from torch import Tensor
 from ventris.engine.cache import KVCache, MemoryLedger, Storage
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Scores
-from ventris.models.torch_decoder import Slot, TorchDecoder, check_tokens, scratch_positions
+from ventris.models.row_geometry import check_tokens, scratch_positions
+from ventris.models.torch_decoder import Slot, TorchDecoder
 
 NODE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 SMALLEST_LENGTH = 64

@@ -20,6 +20,7 @@ from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables
+from ventris.models.row_geometry import check_tokens, scratch_positions, visible_rows, wanted_nodes
 from ventris.models.weights import Weights, dense
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -394,67 +395,6 @@ def _split(slots: Sequence[Slot], *flat: Tensor) -> list[tuple[Tensor, ...]]:
         return [flat]
     counts = [slot.count for slot in slots]
     return list(zip(*(torch.split(tensor, counts) for tensor in flat), strict=True))
-
-
-def check_tokens(tokens: Sequence[int], vocab_size: int) -> None:
-    """Refuse token ids outside the vocabulary.
-
-    Raises:
-        BadInput: naming the first such id.
-    """
-    for token in tokens:
-        if not 0 <= token < vocab_size:
-            raise BadInput(f"token {token} is outside the vocabulary of {vocab_size} tokens")
-
-
-def wanted_nodes(batch: Sequence[Rows]) -> tuple[list[int], list[int]]:
-    """Flat indices of the nodes that need logits, and how many of them each request has."""
-    nodes: list[int] = []
-    counts = []
-    first = 0
-    for rows in batch:
-        wanted = range(len(rows.tokens)) if rows.wanted is None else rows.wanted
-        nodes.extend(first + node for node in wanted)
-        counts.append(len(wanted))
-        first += len(rows.tokens)
-    return nodes, counts
-
-
-def scratch_positions(rows: Rows, context_length: int) -> np.ndarray:
-    """Position of every scratch node so far, int64 ``[start + nodes]``: by depth below the prefix.
-
-    Raises:
-        BadInput: if the parents do not fit the nodes, or a node stands past the context.
-    """
-    if len(rows.parents) != rows.start + len(rows.tokens):
-        raise BadInput(
-            f"{len(rows.parents)} parents were given for {rows.start} earlier "
-            f"and {len(rows.tokens)} new nodes"
-        )
-    positions = np.empty(len(rows.parents), dtype=np.int64)
-    for node, parent in enumerate(rows.parents):
-        positions[node] = positions[parent] + 1 if parent >= 0 else rows.cache.next_position
-    if len(positions) and positions.max() >= context_length:
-        raise BadInput(
-            f"position {positions.max()} is past the context of {context_length} tokens; "
-            "shorten the prompt or ask for fewer new tokens"
-        )
-    return positions
-
-
-def visible_rows(rows: Rows) -> np.ndarray:
-    """Which rows each new node may see, bool ``[nodes, length + start + nodes]``.
-
-    A node sees every committed row, its ancestors among the scratch rows, and itself.
-    """
-    total = len(rows.parents)
-    above = np.zeros((total, total), dtype=bool)
-    for node, parent in enumerate(rows.parents):
-        if parent >= 0:
-            above[node] = above[parent]
-        above[node, node] = True
-    prefix = np.ones((len(rows.tokens), rows.cache.length), dtype=bool)
-    return np.concatenate((prefix, above[rows.start :]), axis=1)
 
 
 @dataclass(slots=True)

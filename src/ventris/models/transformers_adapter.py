@@ -21,7 +21,7 @@ from torch import Tensor
 from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger, Span
 from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.target import Rows, Scores
-from ventris.models.torch_decoder import check_tokens, scratch_positions, visible_rows
+from ventris.models.row_geometry import check_tokens, scratch_positions, visible_rows
 
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 

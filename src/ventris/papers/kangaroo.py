@@ -18,7 +18,7 @@ from ventris.engine.errors import BadInput
 from ventris.engine.request import Completion
 from ventris.papers.on_prompts import OnPrompts, speed, tokens_per_pass
 from ventris.papers.reproduction import Reproduction, Row
-from ventris.train.kangaroo import passing_weights
+from ventris.train.first_weights import passing_weights
 
 FIGURE = "up to 1.68 times as fast as plain decoding, with 88.7 % fewer new weights than Medusa-1 (Vicuna-7B)"
 

@@ -7,6 +7,7 @@ trace whose load jumps. All settings get the same requests at the same moments.
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -19,6 +20,7 @@ from ventris.bench.prompts import load_questions
 from ventris.bench.race import asker
 from ventris.bench.schedule import rotated
 from ventris.bench.settings import read_settings
+from ventris.cost import BatchLatency
 from ventris.engine.batch import Engine
 from ventris.engine.errors import BadInput
 from ventris.engine.parts import Policy
@@ -26,7 +28,7 @@ from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
 from ventris.model import Model
 from ventris.papers.reproduction import Reproduction, Row
-from ventris.policy import AcceptanceThreshold, BatchLatency, Fixed, SmartSpec
+from ventris.policy import AcceptanceThreshold, Fixed, SmartSpec
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.verify import Synthetic
 
@@ -147,18 +149,20 @@ class _Round:
     seconds: float
 
 
-class _Place:
+class _Place(ABC):
     """Where requests are served: a real model on a clock, or a simulation of it."""
 
     name: str
     time: Time
     max_batch: int
 
+    @abstractmethod
     def engine(self) -> Engine:
-        raise NotImplementedError
+        """An engine with nothing in it."""
 
+    @abstractmethod
     def request(self, number: int, drafting: bool, policy: Policy) -> Request:
-        raise NotImplementedError
+        """The request of a number, the same each time."""
 
     def serve(self, name: str, policy: Policy, moments: Sequence[float] | None, count: int) -> _Round:
         """Serve ``count`` requests: at ``moments``, all at once if there are none, one by one if ``None``."""

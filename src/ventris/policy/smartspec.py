@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
+from ventris.cost.batch_latency import BatchLatency
+from ventris.cost.curve import CostCurve
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
 from ventris.policy.acceptance import Acceptance, judged
-from ventris.policy.batch_latency import BatchLatency
 from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
-from ventris.policy.cost_curve import CostCurve
 from ventris.policy.running_fit import RunningFit
 
 if TYPE_CHECKING:

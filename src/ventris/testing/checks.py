@@ -13,10 +13,11 @@ from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
-from ventris.engine.parts import Drafter, Guide, Policy, RequestView, Verifier
+from ventris.engine.parts import Drafter, Guide, Policy, RequestView
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling, distribution
 from ventris.engine.target import Target
+from ventris.engine.verifier import Verifier
 from ventris.policy.fixed import Fixed
 from ventris.testing.enumeration import ScriptedRandomness, enumerate_outcomes
 from ventris.testing.toy import ToyTarget

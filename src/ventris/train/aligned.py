@@ -16,31 +16,24 @@ from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
-from ventris.draft.vocabulary_head import RowsKind
+from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.errors import BadInput
 from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.models.weight_names import weight_shapes
 from ventris.models.weights import Weights, dense
+from ventris.train.first_weights import random_weights
 from ventris.train.next_token import NextTokenObjective
-from ventris.train.objectives import Objective
 from ventris.train.run import train_heads
 from ventris.train.settings import AlignedSettings
 from ventris.train.texts import Progress
 from ventris.train.trainer import Trained
 from ventris.train.windows import Batch
 
-SPREAD = 0.02
-"""Standard deviation of random first weights."""
-
 
 def train_aligned(settings: AlignedSettings, progress: Progress | None = None, command: str = "") -> Trained:
     """Train an aligned draft model; see :func:`~ventris.train.run.train_heads`."""
-
-    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return AlignedObjective(model, config, head, shortlist, settings)
-
-    return train_heads(settings, make, progress, command)
+    return train_heads(settings, AlignedObjective, progress, command)
 
 
 def kept_layers(of: int, count: int) -> list[int]:
@@ -54,11 +47,10 @@ def kept_layers(of: int, count: int) -> list[int]:
     return [round(place * (of - 1) / max(count - 1, 1)) for place in range(count)]
 
 
-class AlignedObjective(NextTokenObjective):
+class AlignedObjective(NextTokenObjective[AlignedNetwork, AlignedSettings]):
     """The draft model reads the target's embeddings."""
 
     method = "aligned"
-    network: AlignedNetwork
 
     def __init__(
         self,
@@ -69,12 +61,12 @@ class AlignedObjective(NextTokenObjective):
         settings: AlignedSettings,
     ) -> None:
         layers = kept_layers(config.num_layers, settings.layers)
-        rows: RowsKind = "own" if settings.own_rows else "tied" if config.tied_head else "stored"
+        rows = trained_rows(settings.own_rows, config.tied_head)
         network = AlignedNetwork(config, layers, len(shortlist), rows)
         self.sizes = network.sizes
         network.vocabulary.begin(shortlist, head)
         if settings.start == "random":
-            network.begin(_random(network.config))
+            network.begin(random_weights(network.config))
         elif settings.start == "kept" and model.source is not None:
             network.begin(_kept(model.source.weights, config, layers))
         else:
@@ -97,20 +89,6 @@ def _kept(weights: Weights, config: DecoderConfig, layers: list[int]) -> dict[st
     return named
 
 
-def _random(config: DecoderConfig) -> dict[str, Tensor]:
-    """Matrices of small numbers, those that end a branch smaller still; norms that change nothing."""
-    named = {}
-    for name, shape in weight_shapes(config).items():
-        if len(shape) == 1:
-            scale = name.endswith("norm.weight") and not config.norm_plus_one
-            named[name] = torch.full(shape, float(scale))
-        else:
-            ends = name.endswith(("o_proj.weight", "down_proj.weight"))
-            spread = SPREAD / (2 * config.num_layers) ** 0.5 if ends else SPREAD
-            named[name] = spread * torch.randn(shape)
-    return named
-
-
 def _go_on(network: AlignedNetwork, folder: Path, model: Model) -> None:
     """Start from a checkpoint; tied vocabulary rows follow the new shortlist.
 
@@ -118,7 +96,7 @@ def _go_on(network: AlignedNetwork, folder: Path, model: Model) -> None:
         BadInput: if it is none, of another target, or of another shape.
     """
     stored = HeadCheckpoint.load(folder, "aligned")
-    stored.target.check(model.target, f"the aligned draft model {folder}")
+    stored.target.check(model.target, f"the aligned checkpoint {folder}")
     for name in ("layers", "rows"):
         if stored.sizes[name] != network.sizes[name]:
             raise BadInput(

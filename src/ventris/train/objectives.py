@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ventris.draft.head_tree import LARGEST_TREE, accuracies_of, grow_from_ranks
-from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.medusa import RANKS
-from ventris.draft.medusa_heads import MedusaHeads
-from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
-from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.target import Target
-from ventris.models.config import DecoderConfig
-from ventris.train.ahead import Ahead, ahead_loss, label_ranks, look_ahead
+from ventris.train.ahead import Ahead, acceptance_by_depth, ahead_loss, label_ranks, look_ahead
 from ventris.train.losses import find_loss
-from ventris.train.settings import HeadSettings, HydraSettings, MedusaSettings
+from ventris.train.settings import TrainSettings
 from ventris.train.windows import Batch
 
-NetworkT = TypeVar("NetworkT", MedusaHeads, HydraHeads)
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
 class Objective(Protocol):
@@ -55,13 +50,23 @@ class Objective(Protocol):
         ...
 
 
-class _HeadObjective(Generic[NetworkT]):
-    """What Medusa and Hydra share: K heads at one position, the target's next rows as teachers.
+class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
+    """Guesses at several depths from one position, held to the text or to the target's own distribution.
+
+    The target's distribution over the listed tokens comes of its last hidden rows, which the texts bring.
 
     Args:
+        network: What is trained.
         target: Supplies embeddings; frozen.
         head: Its final norm and listed vocabulary rows.
+
+    Attributes:
+        learnt_depths: Depths that the loss sees; it is measured at ``settings.heads``.
+        decay: Factor on the loss from one depth to the next.
     """
+
+    method: str
+    sizes: dict[str, Any]
 
     def __init__(
         self,
@@ -69,119 +74,47 @@ class _HeadObjective(Generic[NetworkT]):
         target: Target,
         head: TargetHead,
         shortlist: Shortlist,
-        settings: HeadSettings,
+        settings: SettingsT,
+        learnt_depths: int,
+        decay: float,
     ) -> None:
-        device = target.device
-        self.network: NetworkT = network
-        network.vocabulary.begin(shortlist, head)
-        self.heads = settings.heads
+        self.network = network.to(target.device)
         self.target = target
-        self.last = target.num_layers
-        self.teacher = head.to(device)
-        self.place = shortlist.place.to(device)
+        self.teacher = head.to(target.device)
+        self.place = shortlist.place.to(target.device)
         self.settings = settings
+        self.learnt_depths = learnt_depths
+        self.decay = decay
         self.distribution_loss = find_loss(settings.loss)
-        network.to(device)
 
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return self.network.sizes
+    @abstractmethod
+    def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
+        """Head inputs at the positions that guess, ``[depths, n, d]``."""
 
-    def _loss(self, states: Tensor, ahead: Ahead, normed: Tensor) -> Tensor:
+    @abstractmethod
+    def logits(self, depth: int, states: Tensor) -> Tensor:
+        """Logits over the listed tokens, ``[n, d] -> [n, shortlist]``."""
+
+    def normed(self, batch: Batch) -> Tensor:
+        """The target's final-normed rows, ``[B, L, d]``."""
+        return self.teacher.normed(batch.hidden[self.target.num_layers])
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        ahead = look_ahead(batch, self.learnt_depths, self.place, self.settings.positions, generator)
         return ahead_loss(
-            states,
+            self.states(batch, ahead, self.learnt_depths),
             ahead,
-            self.network.vocabulary.one,
+            self.logits,
             self.teacher.rows,
-            normed,
+            self.normed(batch),
             self.distribution_loss,
-            self.settings.decay,
+            self.decay,
         )
-
-    def _look(self, batch: Batch, generator: torch.Generator | None = None) -> Ahead:
-        most = self.settings.positions if generator is not None else None
-        return look_ahead(batch, self.heads, self.place, most, generator)
-
-
-class MedusaObjective(_HeadObjective[MedusaHeads]):
-    """Medusa-1: sum over heads of 0.8^k times the cross-entropy with the token k + 1 places on."""
-
-    method = "medusa"
-
-    def __init__(
-        self,
-        target: Target,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: MedusaSettings,
-    ) -> None:
-        network = MedusaHeads(
-            settings.heads,
-            target.hidden_size,
-            len(shortlist),
-            "own" if settings.own_rows else "tied" if config.tied_head else "stored",
-            settings.layers,
-            config.norm_eps,
-            config.embedding_scale,
-        )
-        super().__init__(network, target, head, shortlist, settings)
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        normed, ahead = self.teacher.normed(batch.hidden[self.last]), self._look(batch, generator)
-        return self._loss(self.network(normed[ahead.row, ahead.at]), ahead, normed)
 
     def ranks(self, batch: Batch) -> Tensor:
-        normed, ahead = self.teacher.normed(batch.hidden[self.last]), self._look(batch)
-        return label_ranks(self.network(normed[ahead.row, ahead.at]), ahead, self.network.vocabulary.one)
+        ahead = look_ahead(batch, self.settings.heads, self.place)
+        return label_ranks(self.states(batch, ahead, self.settings.heads), ahead, self.logits)
 
     def measured(self, ranks: Tensor) -> dict[str, Any]:
-        return {"accuracies": accuracies_of(ranks, RANKS)}
-
-
-class HydraObjective(_HeadObjective[HydraHeads]):
-    """Hydra: each head reads the right tokens before its own; Hydra++ learns the target's distribution."""
-
-    method = "hydra"
-
-    def __init__(
-        self,
-        target: Target,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: HydraSettings,
-    ) -> None:
-        network = HydraHeads(
-            settings.heads,
-            target.hidden_size,
-            len(shortlist),
-            "own" if settings.own_rows else "tied" if config.tied_head else "stored",
-            settings.layers or 1,
-            PrefixSizes.of(config).stored() if settings.prefix else None,
-            settings.dropout,
-            config.norm_eps,
-            config.embedding_scale,
-        )
-        super().__init__(network, target, head, shortlist, settings)
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        normed, ahead = self.teacher.normed(batch.hidden[self.last]), self._look(batch, generator)
-        return self._loss(self._states(batch, ahead, normed), ahead, normed)
-
-    def ranks(self, batch: Batch) -> Tensor:
-        normed, ahead = self.teacher.normed(batch.hidden[self.last]), self._look(batch)
-        return label_ranks(self._states(batch, ahead, normed), ahead, self.network.vocabulary.one)
-
-    def _states(self, batch: Batch, ahead: Ahead, normed: Tensor) -> Tensor:
-        summaries = self.network.prefix(normed) if self.network.prefix is not None else normed
-        embedded = [
-            embedding_rows(self.target, ahead.following(batch.tokens, offset).tolist())
-            for offset in range(1, self.heads + 1)
-        ]
-        states: Tensor = self.network(summaries[ahead.row, ahead.at], embedded)
-        return states
-
-    def measured(self, ranks: Tensor) -> dict[str, Any]:
-        tree = grow_from_ranks(ranks, LARGEST_TREE, RANKS)
-        return {"tree": {"paths": [list(path) for path in tree.paths], "values": list(tree.values)}}
+        """How often the text's token was the first guess, by depth."""
+        return {"acceptance": acceptance_by_depth(ranks)}

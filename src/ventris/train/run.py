@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,8 +22,8 @@ from ventris.models.config import DecoderConfig
 from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
-from ventris.train.objectives import HydraObjective, MedusaObjective, Objective
-from ventris.train.settings import HydraSettings, MedusaSettings, TrainSettings
+from ventris.train.objectives import Objective
+from ventris.train.settings import TrainSettings
 from ventris.train.texts import Progress, claim_folder, distil_texts, prompts_digest, read_prompts
 from ventris.train.trainer import Trained, train
 from ventris.train.windows import Text, Windows, open_texts, split
@@ -31,37 +31,21 @@ from ventris.train.windows import Text, Windows, open_texts, split
 ANSWER_WEIGHT = 5
 """How much more an answer's token counts than a prompt's when the draft vocabulary is chosen."""
 
-MakeObjective = Callable[[Model, DecoderConfig, TargetHead, Shortlist], Objective]
-
-
-def train_medusa(settings: MedusaSettings, progress: Progress | None = None, command: str = "") -> Trained:
-    """Train Medusa heads; see :func:`train_heads`."""
-
-    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return MedusaObjective(model.target, config, head, shortlist, settings)
-
-    return train_heads(settings, make, progress, command)
-
-
-def train_hydra(settings: HydraSettings, progress: Progress | None = None, command: str = "") -> Trained:
-    """Train Hydra or Hydra++ heads; see :func:`train_heads`."""
-    chosen = settings.resolved()
-
-    def make(model: Model, config: DecoderConfig, head: TargetHead, shortlist: Shortlist) -> Objective:
-        return HydraObjective(model.target, config, head, shortlist, chosen)
-
-    return train_heads(chosen, make, progress, command)
+SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
 def train_heads(
-    settings: TrainSettings, make: MakeObjective, progress: Progress | None = None, command: str = ""
+    settings: SettingsT,
+    make: Callable[[Model, DecoderConfig, TargetHead, Shortlist, SettingsT], Objective],
+    progress: Progress | None = None,
+    command: str = "",
 ) -> Trained:
     """Train heads on the last hidden state of a frozen target, and write their checkpoint.
 
     May be killed at any moment: called again with the same settings it goes on where it was.
 
     Args:
-        make: The objective, from the model, its configuration, its head and the shortlist.
+        make: The objective, from the model, its configuration, its head, the shortlist and the settings.
         progress: Told what happens.
         command: For the model card.
 
@@ -93,7 +77,7 @@ def train_heads(
 
     torch.manual_seed(settings.seed)
     head = TargetHead.of(model.source, shortlist)
-    objective = make(model, config, head, shortlist)
+    objective = make(model, config, head, shortlist, settings)
     windows = Windows(learnt, taps, settings.window, settings.batch, settings.seed)
     measured_on = Windows(held_out, taps, settings.window, settings.batch, settings.seed)
     trained = train(objective, windows, measured_on, settings, state, target.device, progress)

@@ -7,10 +7,10 @@ import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ventris.cost.batch_latency import BatchLatency
+from ventris.cost.curve import CONTEXT, SIZES, CostCurve, measure
 from ventris.engine.target import Target
 from ventris.models.cache_folder import cache_folder, written_whole
-from ventris.policy.batch_latency import BatchLatency
-from ventris.policy.cost_curve import CONTEXT, SIZES, CostCurve, measure
 
 LONG_CONTEXT = 640
 """Context of the second profile, which tells what a cached row costs."""
@@ -33,7 +33,7 @@ def measured_curve(
         key: Fingerprint of the model; ``None`` measures without keeping.
         again: Measure even if a curve is known.
         progress: Told which share of the measurement is done.
-        sizes, context: As for :func:`~ventris.policy.cost_curve.measure`.
+        sizes, context: As for :func:`~ventris.cost.curve.measure`.
     """
     path = None if key is None else _path(target, key, context)
     if path is not None and not again:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ventris.policy.cost_curve import CostCurve
+from ventris.cost.curve import CostCurve
 
 
 @dataclass(frozen=True, slots=True)

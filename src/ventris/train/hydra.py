@@ -1,0 +1,76 @@
+"""Training Hydra and Hydra++ heads; see :mod:`ventris.draft.hydra`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
+from ventris.draft.hydra_heads import HydraHeads
+from ventris.draft.medusa import RANKS
+from ventris.draft.prefix_attention import PrefixSizes
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import embedding_rows
+from ventris.draft.vocabulary_head import trained_rows
+from ventris.model import Model
+from ventris.models.config import DecoderConfig
+from ventris.train.ahead import Ahead
+from ventris.train.objectives import AheadObjective
+from ventris.train.run import train_heads
+from ventris.train.settings import HydraSettings
+from ventris.train.texts import Progress
+from ventris.train.trainer import Trained
+from ventris.train.windows import Batch
+
+
+def train_hydra(settings: HydraSettings, progress: Progress | None = None, command: str = "") -> Trained:
+    """Train Hydra or Hydra++ heads; see :func:`~ventris.train.run.train_heads`."""
+    return train_heads(settings.resolved(), HydraObjective, progress, command)
+
+
+class HydraObjective(AheadObjective[HydraHeads, HydraSettings]):
+    """Hydra: each head reads the right tokens before its own; Hydra++ learns the target's distribution."""
+
+    method = "hydra"
+
+    def __init__(
+        self,
+        model: Model,
+        config: DecoderConfig,
+        head: TargetHead,
+        shortlist: Shortlist,
+        settings: HydraSettings,
+    ) -> None:
+        network = HydraHeads(
+            settings.heads,
+            model.target.hidden_size,
+            len(shortlist),
+            trained_rows(settings.own_rows, config.tied_head),
+            settings.layers or 1,
+            PrefixSizes.of(config).stored() if settings.prefix else None,
+            settings.dropout,
+            config.norm_eps,
+            config.embedding_scale,
+        )
+        network.vocabulary.begin(shortlist, head)
+        self.sizes = network.sizes
+        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+
+    def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
+        normed = self.normed(batch)
+        summaries = self.network.prefix(normed) if self.network.prefix is not None else normed
+        embedded = [
+            embedding_rows(self.target, ahead.following(batch.tokens, offset).tolist())
+            for offset in range(1, depths + 1)
+        ]
+        states: Tensor = self.network(summaries[ahead.row, ahead.at], embedded)
+        return states
+
+    def logits(self, depth: int, states: Tensor) -> Tensor:
+        return self.network.vocabulary.one(depth, states)
+
+    def measured(self, ranks: Tensor) -> dict[str, Any]:
+        tree = grow_from_ranks(ranks, LARGEST_TREE, RANKS)
+        return {"tree": {"paths": [list(path) for path in tree.paths], "values": list(tree.values)}}

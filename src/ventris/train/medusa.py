@@ -1,0 +1,65 @@
+"""Training Medusa heads; see :mod:`ventris.draft.medusa`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ventris.draft.head_tree import accuracies_of
+from ventris.draft.medusa import RANKS
+from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.vocabulary_head import trained_rows
+from ventris.model import Model
+from ventris.models.config import DecoderConfig
+from ventris.train.ahead import Ahead
+from ventris.train.objectives import AheadObjective
+from ventris.train.run import train_heads
+from ventris.train.settings import MedusaSettings
+from ventris.train.texts import Progress
+from ventris.train.trainer import Trained
+from ventris.train.windows import Batch
+
+
+def train_medusa(settings: MedusaSettings, progress: Progress | None = None, command: str = "") -> Trained:
+    """Train Medusa heads; see :func:`~ventris.train.run.train_heads`."""
+    return train_heads(settings, MedusaObjective, progress, command)
+
+
+class MedusaObjective(AheadObjective[MedusaHeads, MedusaSettings]):
+    """Medusa-1: sum over heads of 0.8^k times the cross-entropy with the token k + 1 places on."""
+
+    method = "medusa"
+
+    def __init__(
+        self,
+        model: Model,
+        config: DecoderConfig,
+        head: TargetHead,
+        shortlist: Shortlist,
+        settings: MedusaSettings,
+    ) -> None:
+        network = MedusaHeads(
+            settings.heads,
+            model.target.hidden_size,
+            len(shortlist),
+            trained_rows(settings.own_rows, config.tied_head),
+            settings.layers,
+            config.norm_eps,
+            config.embedding_scale,
+        )
+        network.vocabulary.begin(shortlist, head)
+        self.sizes = network.sizes
+        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+
+    def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
+        states: Tensor = self.network(self.normed(batch)[ahead.row, ahead.at])
+        return states
+
+    def logits(self, depth: int, states: Tensor) -> Tensor:
+        return self.network.vocabulary.one(depth, states)
+
+    def measured(self, ranks: Tensor) -> dict[str, Any]:
+        return {"accuracies": accuracies_of(ranks, RANKS)}
