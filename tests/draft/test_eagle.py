@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import random_heads
 import torch
 from tiny_decoders import LLAMA, random_weights
+from trained import native_place, network_of
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.eagle import Eagle
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
-from ventris.draft.ngram import NGram
-from ventris.draft.prefix_attention import PrefixSizes
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.stack import Stack
-from ventris.draft.target_head import TargetHead
-from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows
@@ -27,10 +19,7 @@ from ventris.engine.tree import TokenTree
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.testing import check_drafter
 from ventris.testing.checks import run
-from ventris.train.eagle import eagle_taps
 from ventris.verify.match import Coupled, Greedy
-
-LONG = [1 + i % 60 for i in range(45)]  # read in several chunks of sixteen
 
 
 @pytest.mark.parametrize(
@@ -40,31 +29,6 @@ LONG = [1 + i % 60 for i in range(45)]  # read in several chunks of sixteen
 def test_it_keeps_the_contract(settings):
     target = random_heads.tiny_target()
     check_drafter(Eagle(target, random_heads.eagle_network(target), **settings), target)
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
-def test_other_families_and_long_prompts_in_a_batch(family):
-    target = random_heads.tiny_target(family)
-    drafter = Eagle(target, random_heads.eagle_network(target))
-    prompts = [LONG, [3, 4], LONG[:30], [7]]
-    for verifier, settings in ((Greedy(), {}), (Coupled(), {"temperature": 1.0, "seed": 4})):
-        plain = [c.tokens for c in run(target, verifier, None, prompts=prompts, **settings)]
-        drafted = run(target, verifier, drafter, prompts=prompts, **settings)
-        assert [c.tokens for c in drafted] == plain
-        assert all(c.stats.drafted for c in drafted)
-
-
-def test_a_stack_with_another_drafter():
-    target = random_heads.tiny_target()
-    check_drafter(Stack([NGram(min_match=2), Eagle(target, random_heads.eagle_network(target))]), target)
-
-
-def test_the_shortlist_changes_drafts_and_never_outputs():
-    target = random_heads.tiny_target()
-    plain = [c.tokens for c in run(target, Greedy(), None, prompts=[[3, 4], LONG])]
-    for listed in (1, 2, 17, target.vocab_size):
-        drafter = Eagle(target, random_heads.eagle_network(target, listed))
-        assert [c.tokens for c in run(target, Greedy(), drafter, prompts=[[3, 4], LONG])] == plain
 
 
 class Rehearsing:
@@ -129,25 +93,8 @@ def test_drafting_does_what_training_rehearsed(monkeypatch, settings):
 
 def native_target(dtype: str):
     """A tiny native decoder with a network for it."""
-    from ventris.models.native import NativeDecoder, NativeUnavailable
-
-    weights = random_weights(LLAMA)
-    try:
-        target = NativeDecoder.from_weights(LLAMA, weights, dtype, threads=1)
-    except NativeUnavailable as reason:
-        pytest.skip(str(reason))
-    shortlist = Shortlist(torch.arange(3, 100), LLAMA.vocab_size)
-    head = TargetHead(weights["model.norm.weight"], LLAMA.norm_eps, weights["lm_head.weight"][3:100])
-    network = EagleNetwork(PrefixSizes.of(LLAMA).stored(), eagle_taps(LLAMA.num_layers), 97)
-    network.begin(shortlist, head)
-    random_heads.shake(network, 3)
-    return target, network
-
-
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_on_the_native_runtime(dtype):
-    target, network = native_target(dtype)
-    check_drafter(Eagle(target, network), target)
+    place = native_place(dtype)
+    return place.target, network_of("eagle", place)
 
 
 def test_the_native_layer_computes_what_the_torch_layer_does():
@@ -181,42 +128,6 @@ def test_the_native_layer_refuses_a_token_outside_the_vocabulary():
     cache = layer.new_cache(4, MemoryLedger())
     with pytest.raises(BadInput, match="token 203 is outside the vocabulary"):
         layer.read([Rows(cache, [LLAMA.vocab_size], [-1], 0, torch.zeros(1, LLAMA.hidden_size))])
-
-
-def write(folder: Path, target: TorchDecoder) -> EagleNetwork:
-    network = random_heads.eagle_network(target)
-    HeadCheckpoint("eagle", TargetSketch.of(target), network.sizes, {}, network.state_dict()).save(folder)
-    return network
-
-
-def test_a_checkpoint_drafts_as_the_network_it_was_made_from(tmp_path):
-    target = random_heads.tiny_target()
-    made = Eagle(target, write(tmp_path, target))
-    loaded = Eagle.load(target, tmp_path)
-    for one, other in zip(run(target, Greedy(), loaded), run(target, Greedy(), made), strict=True):
-        assert one.stats.accepted_by_depth == other.stats.accepted_by_depth
-        assert one.tokens == other.tokens
-
-
-def test_another_target_is_refused(tmp_path):
-    write(tmp_path, random_heads.tiny_target())
-    with pytest.raises(BadInput, match="trained for another target: this one has other weights"):
-        Eagle.load(random_heads.tiny_target(seed=1), tmp_path)
-
-
-def test_a_step_that_was_given_up_is_asked_again():
-    target = random_heads.tiny_target()
-    drafter = Eagle(target, random_heads.eagle_network(target))
-
-    class Stuttering(Rehearsing):
-        def propose(self, jobs):
-            first, again = self.drafter.propose(jobs), self.drafter.propose(jobs)
-            assert [tree.tokens for tree in again] == [tree.tokens for tree in first]
-            return again
-
-    plain = [c.tokens for c in run(target, Greedy(), None, prompts=[[3, 4], LONG])]
-    watched = Stuttering(drafter, random_heads.eagle_network(target))
-    assert [c.tokens for c in run(target, Greedy(), watched, prompts=[[3, 4], LONG])] == plain
 
 
 def test_the_best_nodes_are_a_tree():
