@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ventris.draft import DraftModel, Eagle, NGram, Stack
+from ventris.draft import DraftModel, NGram, Stack
 from ventris.engine.request import Completion
 from ventris.guide import Choice, Grammar, HardGuide, JsonSchema, Regex
 from ventris.testing.checks import run
@@ -48,23 +48,20 @@ class AsciiTokenizer:
 
 
 @cache
+def _place() -> Any:
+    from trained import torch_place
+
+    return torch_place(listed=96)
+
+
 def target() -> Any:
-    import random_heads
-
-    return random_heads.tiny_target()
+    return _place().target
 
 
-def _heads(kind: str) -> Any:
-    import random_heads
+def _trained(kind: str) -> Any:
+    from trained import drafter_of
 
-    networks = {"medusa": random_heads.medusa_heads, "hydra": random_heads.hydra_heads}
-    return getattr(random_heads, kind)(target(), networks[kind](target(), listed=96))
-
-
-def _eagle() -> Eagle:
-    import random_heads
-
-    return Eagle(target(), random_heads.eagle_network(target(), listed=96), depth=3, width=2)
+    return drafter_of(kind, _place())
 
 
 def _draft_model() -> Any:
@@ -77,10 +74,12 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "ngram": NGram,
     "model": _draft_model,
-    "medusa": lambda: _heads("medusa"),
-    "hydra": lambda: _heads("hydra"),
-    "eagle": _eagle,
-    "ngram,hydra": lambda: Stack([NGram(), _heads("hydra")]),
+    "medusa": lambda: _trained("medusa"),
+    "hydra": lambda: _trained("hydra"),
+    "eagle": lambda: _trained("eagle"),
+    "aligned": lambda: _trained("aligned"),
+    "kangaroo": lambda: _trained("kangaroo"),
+    "ngram,hydra": lambda: Stack([NGram(), _trained("hydra")]),
 }
 
 
