@@ -30,7 +30,8 @@ from ventris.engine.parts import NodeView, RequestView
 from ventris.engine.randomness import uniform
 from ventris.engine.request import Completion, Guarantee
 from ventris.engine.sampling import Sampling
-from ventris.guide.hard import HardGuide, HardState
+from ventris.guide.hard import HardGuide
+from ventris.guide.hard_state import HardState
 from ventris.guide.vocabulary import ByteTokenizer
 
 Method = Literal["adaptive", "exact"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from ventris.guide.matcher import Matcher
 from ventris.guide.vocabulary import Vocabulary
+
+Keeps = Callable[[Sequence[int]], bool]
 
 ROLLOUTS = 4
 """Straight attempts before a search in the breadth."""
@@ -27,27 +30,32 @@ REVISIT = 3
 
 
 def find_ending(
-    matcher: Matcher, vocabulary: Vocabulary, longest: int, thorough: bool = True
+    matcher: Matcher,
+    vocabulary: Vocabulary,
+    longest: int,
+    keeps: Keeps = lambda _: True,
+    thorough: bool = True,
 ) -> list[int] | None:
     """Tokens that make a whole text of the language, few but not always the fewest.
 
     Args:
         matcher: Where the text stands; it is not moved.
         longest: Tokens at most.
+        keeps: Whether the text that is whole behind some tokens keeps the rules that no mask knows.
         thorough: Try everything; otherwise one straight attempt.
 
     Returns:
         ``None`` if bounded work finds no such ending.
     """
-    if matcher.is_accepting():
+    if matcher.is_accepting() and keeps([]):
         return []
     for turn in range(ROLLOUTS if thorough else 1):
         # Characters one by one may be twice as many as the tokens that spell them in the end.
         found = _go_straight(matcher, vocabulary, min(2 * longest, LONGEST), turn)
         found = _respelled(matcher, vocabulary, found) if found else None
-        if found and len(found) <= longest:
+        if found and len(found) <= longest and keeps(found):
             return found
-    return _go_broad(matcher, vocabulary, longest) if thorough else None
+    return _go_broad(matcher, vocabulary, longest, keeps) if thorough else None
 
 
 def _go_straight(matcher: Matcher, vocabulary: Vocabulary, longest: int, turn: int) -> list[int] | None:
@@ -95,7 +103,7 @@ def _go_straight(matcher: Matcher, vocabulary: Vocabulary, longest: int, turn: i
     return None
 
 
-def _go_broad(matcher: Matcher, vocabulary: Vocabulary, longest: int) -> list[int] | None:
+def _go_broad(matcher: Matcher, vocabulary: Vocabulary, longest: int, keeps: Keeps) -> list[int] | None:
     """The shortest ending first, places that allow the same tokens as others before them later."""
     count = 0
     seen: dict[bytes, int] = {}
@@ -115,7 +123,7 @@ def _go_broad(matcher: Matcher, vocabulary: Vocabulary, longest: int) -> list[in
             if there.try_consume_tokens(option) != len(option):
                 continue
             reached = [*tokens, *option]
-            if there.is_accepting():
+            if there.is_accepting() and keeps(reached):
                 return reached if len(reached) <= longest else None
             mask = bytes(there.compute_bitmask())
             if there.is_error() or mask in siblings:
@@ -175,29 +183,37 @@ class Deadline:
     left: int
     _known: dict[int, list[int] | None] = field(default_factory=dict)
 
-    def after(self, matcher: Matcher, token: int) -> list[int] | None:
-        """An ending that fits behind a token that the language allows; ``None`` if none is known."""
+    def after(self, matcher: Matcher, token: int, keeps: Keeps) -> list[int] | None:
+        """An ending that fits behind a token that the language allows; ``None`` if none is known.
+
+        Args:
+            keeps: Whether the text that is whole behind some tokens keeps the rules that no mask knows.
+        """
         if token not in self._known:
-            self._known[token] = self._after(matcher, token)
+            self._known[token] = self._after(matcher, token, keeps)
         return self._known[token]
 
-    def _after(self, matcher: Matcher, token: int) -> list[int] | None:
+    def _after(self, matcher: Matcher, token: int, keeps: Keeps) -> list[int] | None:
         room = self.left - 2
         if self.ending and token == self.ending[0]:
             return self.ending[1:]
         for kept in (self.ending, self.ending[1:]):
-            if len(kept) <= room and ends_with(matcher, self.vocabulary, [token, *kept]):
+            whole = [token, *kept]
+            if len(kept) <= room and ends_with(matcher, self.vocabulary, whole) and keeps(whole):
                 return kept
         behind = matcher.deep_copy()
         if room < 0 or behind.try_consume_tokens([token]) != 1:
             return None
-        return find_ending(behind, self.vocabulary, room, thorough=False)
+        return find_ending(
+            behind, self.vocabulary, room, lambda tokens: keeps([token, *tokens]), thorough=False
+        )
 
-    def advance(self, matcher: Matcher, token: int) -> Deadline | None:
+    def advance(self, matcher: Matcher, token: int, keeps: Keeps) -> Deadline | None:
         """The deadline behind a token; ``None`` if it can no longer be kept.
 
         Args:
             matcher: Still before the token.
+            keeps: As for :meth:`after`.
         """
-        ending = self.after(matcher, token)
+        ending = self.after(matcher, token, keeps)
         return None if ending is None else Deadline(self.vocabulary, ending, self.left - 1)

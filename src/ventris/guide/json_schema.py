@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from llguidance import LLMatcher
@@ -15,6 +16,7 @@ from ventris.guide.back_ends.from_schema import from_schema
 from ventris.guide.back_ends.language import Language
 from ventris.guide.compile import GrammarRefused
 from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
+from ventris.guide.limits import Limits
 from ventris.guide.matcher import Matcher
 from ventris.guide.schema.formats import AT_END
 from ventris.guide.schema.notes import Enforcement
@@ -42,6 +44,9 @@ RELAXATIONS = (
     ("regex", frozenset({"pattern"})),
     ("", frozenset({"oneOf", "not", "if", "dependencies"})),
 )
+
+
+LAST_BYTES = {b"{": b"}", b"[": b"]", b'"': b'"'}
 
 
 class JsonSchema(HardGuide):
@@ -88,6 +93,7 @@ class JsonSchema(HardGuide):
         self.strict = strict
         self._relaxed: frozenset[str] = frozenset()
         self._enforcement: Enforcement | None = None
+        self._slow = False
 
     @property
     def enforcement(self) -> Enforcement:
@@ -151,8 +157,25 @@ class JsonSchema(HardGuide):
 
     def satisfied(self, text: bytes) -> bool:
         """Whether a complete text is valid under the whole schema."""
+        return not self._fault(text, self.limits)
+
+    def satisfied_meanwhile(self, text: bytes) -> bool:
+        """As :meth:`satisfied`; true from the first check on that takes longer than ``check_seconds``."""
+        if self._slow:
+            return True
+        try:
+            return not self._fault(text, replace(self.limits, compile_seconds=self.limits.check_seconds))
+        except BadInput:
+            self._slow = True
+            return True
+
+    def _fault(self, text: bytes, limits: Limits) -> str:
         assert self._vocabulary is not None
-        return not self._vocabulary.worker.fault(text.decode(), self.schema, AT_END, self.limits)
+        return self._vocabulary.worker.fault(text.decode(), self.schema, AT_END, limits)
+
+    def last_bytes(self, text: bytes) -> bytes:
+        """The bracket or quote that closes what was opened; else the end of a word or number."""
+        return LAST_BYTES.get(text.lstrip()[:1], b'}]"el0123456789')
 
 
 class Json(JsonSchema):

@@ -23,6 +23,8 @@ class Limits:
         depth: Nesting of brackets in it.
         rewritten_nodes: Size of a schema after rewriting, in subschemas.
         compile_seconds: Time in the compile worker.
+        check_seconds: Time of one check of a whole text while it is being written; past it, the text is only
+            checked once it has ended.
         compile_bytes: Memory of the compile worker beyond what it holds when idle.
         lexer_states: States of the automaton behind one request, about 1.5 kB each.
         step_items: Parser items a token.
@@ -33,6 +35,7 @@ class Limits:
     depth: int = 100
     rewritten_nodes: int = 50_000
     compile_seconds: float = 10.0
+    check_seconds: float = 1.0
     compile_bytes: int = 1_000_000_000
     lexer_states: int = 100_000
     step_items: int = 50_000

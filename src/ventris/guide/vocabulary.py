@@ -8,7 +8,9 @@ from collections.abc import Collection, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
+import numpy as np
 from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
 
 from ventris.engine.errors import BadInput
 from ventris.guide.back_ends.choice import LLGUIDANCE, read_matcher
@@ -76,6 +78,11 @@ class Vocabulary:
     def likely(self) -> Likely:
         """Tokens to look for an ending with."""
         return Likely.of(self.token_bytes, self.special)
+
+    @cached_property
+    def last_bytes(self) -> NDArray[np.uint8]:
+        """The last byte of each token but for blanks behind it, ``[size]``; 0 where nothing else is in it."""
+        return np.array([(b"\0" + token.rstrip())[-1] for token in self.token_bytes], dtype=np.uint8)
 
     def matcher(self, grammar: str, limits: Limits, back_end: str = LLGUIDANCE) -> Matcher:
         """A matcher at the beginning of the text, to be copied for each request.

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from ventris.draft.aligned import AlignedNetwork
 from ventris.draft.checkpoint import HeadCheckpoint
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.errors import BadInput
@@ -24,6 +22,7 @@ from ventris.models.weight_names import weight_shapes
 from ventris.models.weights import Weights, dense
 from ventris.train.first_weights import random_weights
 from ventris.train.next_token import NextTokenObjective
+from ventris.train.objectives import Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import AlignedSettings
 from ventris.train.texts import Progress
@@ -52,26 +51,19 @@ class AlignedObjective(NextTokenObjective[AlignedNetwork, AlignedSettings]):
 
     method = "aligned"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: AlignedSettings,
-    ) -> None:
-        layers = kept_layers(config.num_layers, settings.layers)
-        rows = trained_rows(settings.own_rows, config.tied_head)
-        network = AlignedNetwork(config, layers, len(shortlist), rows)
+    def __init__(self, lesson: Lesson, settings: AlignedSettings) -> None:
+        layers = kept_layers(lesson.config.num_layers, settings.layers)
+        rows = trained_rows(settings.own_rows, lesson.config.tied_head)
+        network = AlignedNetwork(lesson.config, layers, len(lesson.shortlist), rows)
         self.sizes = network.sizes
-        network.vocabulary.begin(shortlist, head)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
         if settings.start == "random":
             network.begin(random_weights(network.config))
-        elif settings.start == "kept" and model.source is not None:
-            network.begin(_kept(model.source.weights, config, layers))
+        elif settings.start == "kept" and lesson.model.source is not None:
+            network.begin(_kept(lesson.model.source.weights, lesson.config, layers))
         else:
-            _go_on(network, Path(settings.start).expanduser(), model)
-        super().__init__(network, model.target, head, shortlist, settings)
+            _go_on(network, Path(settings.start).expanduser(), lesson.model)
+        super().__init__(network, lesson, settings)
 
     def inputs(self, batch: Batch) -> Tensor:
         tokens = batch.tokens

@@ -7,13 +7,9 @@ from torch import Tensor
 
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.prefix_attention import PrefixSizes
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import EagleSettings
 from ventris.train.texts import Progress
@@ -40,19 +36,12 @@ class EagleObjective(AheadObjective[EagleNetwork, EagleSettings]):
 
     method = "eagle"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: EagleSettings,
-    ) -> None:
-        taps = eagle_taps(model.target.num_layers)
-        network = EagleNetwork(PrefixSizes.of(config).stored(), taps, len(shortlist))
-        network.begin(shortlist, head)
+    def __init__(self, lesson: Lesson, settings: EagleSettings) -> None:
+        taps = eagle_taps(lesson.model.target.num_layers)
+        network = EagleNetwork(PrefixSizes.of(lesson.config).stored(), taps, len(lesson.shortlist))
+        network.begin(lesson.shortlist, lesson.head)
         self.sizes = network.sizes
-        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+        super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
         following = torch.cat([batch.tokens[:, 1:], batch.tokens[:, -1:]], dim=1)

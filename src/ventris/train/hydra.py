@@ -10,14 +10,10 @@ from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import HydraSettings
 from ventris.train.texts import Progress
@@ -35,28 +31,21 @@ class HydraObjective(AheadObjective[HydraHeads, HydraSettings]):
 
     method = "hydra"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: HydraSettings,
-    ) -> None:
+    def __init__(self, lesson: Lesson, settings: HydraSettings) -> None:
         network = HydraHeads(
             settings.heads,
-            model.target.hidden_size,
-            len(shortlist),
-            trained_rows(settings.own_rows, config.tied_head),
+            lesson.model.target.hidden_size,
+            len(lesson.shortlist),
+            trained_rows(settings.own_rows, lesson.config.tied_head),
             settings.layers or 1,
-            PrefixSizes.of(config).stored() if settings.prefix else None,
+            PrefixSizes.of(lesson.config).stored() if settings.prefix else None,
             settings.dropout,
-            config.norm_eps,
-            config.embedding_scale,
+            lesson.config.norm_eps,
+            lesson.config.embedding_scale,
         )
-        network.vocabulary.begin(shortlist, head)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
         self.sizes = network.sizes
-        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+        super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
         normed = self.normed(batch)

@@ -5,13 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ventris.draft.kangaroo import KangarooNetwork
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.first_weights import passing_weights
 from ventris.train.next_token import NextTokenObjective
+from ventris.train.objectives import Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import KangarooSettings
 from ventris.train.texts import Progress
@@ -34,20 +31,15 @@ class KangarooObjective(NextTokenObjective[KangarooNetwork, KangarooSettings]):
 
     method = "kangaroo"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: KangarooSettings,
-    ) -> None:
-        rows = trained_rows(settings.own_rows, config.tied_head)
-        network = KangarooNetwork(config, settings.exit_layer, len(shortlist), rows, settings.feed_forward)
+    def __init__(self, lesson: Lesson, settings: KangarooSettings) -> None:
+        rows = trained_rows(settings.own_rows, lesson.config.tied_head)
+        network = KangarooNetwork(
+            lesson.config, settings.exit_layer, len(lesson.shortlist), rows, settings.feed_forward
+        )
         self.sizes = network.sizes
-        network.vocabulary.begin(shortlist, head)
-        network.begin(passing_weights(network.config, head))
-        super().__init__(network, model.target, head, shortlist, settings)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
+        network.begin(passing_weights(network.config, lesson.head))
+        super().__init__(network, lesson, settings)
 
     def inputs(self, batch: Batch) -> Tensor:
         return batch.hidden[self.network.exit_layer]

@@ -9,13 +9,9 @@ from torch import Tensor
 from ventris.draft.head_tree import accuracies_of
 from ventris.draft.medusa import RANKS
 from ventris.draft.medusa_heads import MedusaHeads
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import MedusaSettings
 from ventris.train.texts import Progress
@@ -33,26 +29,19 @@ class MedusaObjective(AheadObjective[MedusaHeads, MedusaSettings]):
 
     method = "medusa"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: MedusaSettings,
-    ) -> None:
+    def __init__(self, lesson: Lesson, settings: MedusaSettings) -> None:
         network = MedusaHeads(
             settings.heads,
-            model.target.hidden_size,
-            len(shortlist),
-            trained_rows(settings.own_rows, config.tied_head),
+            lesson.model.target.hidden_size,
+            len(lesson.shortlist),
+            trained_rows(settings.own_rows, lesson.config.tied_head),
             settings.layers,
-            config.norm_eps,
-            config.embedding_scale,
+            lesson.config.norm_eps,
+            lesson.config.embedding_scale,
         )
-        network.vocabulary.begin(shortlist, head)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
         self.sizes = network.sizes
-        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+        super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
         states: Tensor = self.network(self.normed(batch)[ahead.row, ahead.at])

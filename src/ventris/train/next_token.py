@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from ventris.draft.decoder_network import DecoderNetwork
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
-from ventris.engine.target import Target
 from ventris.train.ahead import Ahead
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.settings import NextTokenSettings
 from ventris.train.windows import Batch
 
@@ -29,15 +26,8 @@ class NextTokenObjective(AheadObjective[NetworkT, SettingsT]):
     a row for each position; what it reads is up to :meth:`inputs`.
     """
 
-    def __init__(
-        self,
-        network: NetworkT,
-        target: Target,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: SettingsT,
-    ) -> None:
-        super().__init__(network, target, head, shortlist, settings, learnt_depths=1, decay=1.0)
+    def __init__(self, network: NetworkT, lesson: Lesson, settings: SettingsT) -> None:
+        super().__init__(network, lesson, settings, learnt_depths=1, decay=1.0)
 
     @abstractmethod
     def inputs(self, batch: Batch) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
-from ventris.engine.target import Target
+from ventris.model import Model
+from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead, acceptance_by_depth, ahead_loss, label_ranks, look_ahead
 from ventris.train.losses import find_loss
 from ventris.train.settings import TrainSettings
@@ -50,6 +52,23 @@ class Objective(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What every drafter for a target learns from.
+
+    Attributes:
+        model: The target; frozen.
+        config: Its configuration.
+        head: Its final norm and listed vocabulary rows.
+        shortlist: The listed tokens.
+    """
+
+    model: Model
+    config: DecoderConfig
+    head: TargetHead
+    shortlist: Shortlist
+
+
 class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
     """Guesses at several depths from one position, held to the text or to the target's own distribution.
 
@@ -57,10 +76,9 @@ class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
 
     Args:
         network: What is trained.
-        target: Supplies embeddings; frozen.
-        head: Its final norm and listed vocabulary rows.
 
     Attributes:
+        target: Supplies embeddings; frozen.
         learnt_depths: Depths that the loss sees; it is measured at ``settings.heads``.
         decay: Factor on the loss from one depth to the next.
     """
@@ -71,17 +89,15 @@ class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
     def __init__(
         self,
         network: NetworkT,
-        target: Target,
-        head: TargetHead,
-        shortlist: Shortlist,
+        lesson: Lesson,
         settings: SettingsT,
         learnt_depths: int,
         decay: float,
     ) -> None:
-        self.network = network.to(target.device)
-        self.target = target
-        self.teacher = head.to(target.device)
-        self.place = shortlist.place.to(target.device)
+        self.target = lesson.model.target
+        self.network = network.to(self.target.device)
+        self.teacher = lesson.head.to(self.target.device)
+        self.place = lesson.shortlist.place.to(self.target.device)
         self.settings = settings
         self.learnt_depths = learnt_depths
         self.decay = decay

@@ -18,11 +18,10 @@ from ventris.engine.errors import BadInput, VentrisError
 from ventris.engine.target import Rows, Target
 from ventris.model import Model, load
 from ventris.models.cache_folder import cache_folder, written_whole
-from ventris.models.config import DecoderConfig
 from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
-from ventris.train.objectives import Objective
+from ventris.train.objectives import Lesson, Objective
 from ventris.train.settings import TrainSettings
 from ventris.train.texts import Progress, claim_folder, distil_texts, prompts_digest, read_prompts
 from ventris.train.trainer import Trained, train
@@ -36,7 +35,7 @@ SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 def train_heads(
     settings: SettingsT,
-    make: Callable[[Model, DecoderConfig, TargetHead, Shortlist, SettingsT], Objective],
+    make: Callable[[Lesson, SettingsT], Objective],
     progress: Progress | None = None,
     command: str = "",
 ) -> Trained:
@@ -45,7 +44,7 @@ def train_heads(
     May be killed at any moment: called again with the same settings it goes on where it was.
 
     Args:
-        make: The objective, from the model, its configuration, its head, the shortlist and the settings.
+        make: The objective.
         progress: Told what happens.
         command: For the model card.
 
@@ -77,7 +76,7 @@ def train_heads(
 
     torch.manual_seed(settings.seed)
     head = TargetHead.of(model.source, shortlist)
-    objective = make(model, config, head, shortlist, settings)
+    objective = make(Lesson(model, config, head, shortlist), settings)
     windows = Windows(learnt, taps, settings.window, settings.batch, settings.seed)
     measured_on = Windows(held_out, taps, settings.window, settings.batch, settings.seed)
     trained = train(objective, windows, measured_on, settings, state, target.device, progress)
