@@ -222,9 +222,10 @@ class HardGuide(ABC):
 
     def _deadline(self, vocabulary: Vocabulary, tokens: int) -> Deadline:
         if self._opening is None:
+            rules = " that also keeps the rules without a mask" if self.checks_text else ""
             raise BadInput(
-                f"guide {self.name!r} cannot close in time: no text of {LONGEST} tokens or less was found; "
-                "set close to 'free'"
+                f"guide {self.name!r} cannot close in time: no text of {LONGEST} tokens or less was "
+                f"found{rules}; set close to 'free'"
             )
         if len(self._opening) >= tokens:
             raise BadInput(
