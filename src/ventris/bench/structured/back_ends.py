@@ -59,7 +59,7 @@ def _strict(schema: Any, whitespace: Any) -> Any:
 
 
 def _in_time(schema: Any, whitespace: Any) -> Any:
-    return JsonSchema(schema, whitespace=whitespace, strict=True, close="in-time")
+    return JsonSchema(schema, whitespace=whitespace, close="in-time")
 
 
 def _xgrammar(schema: Any, whitespace: Any) -> Any:
@@ -73,7 +73,7 @@ def _outlines_core(schema: Any, whitespace: Any) -> Any:
 KNOWN = (
     BackEnd(DEFAULT, _ventris, "the guide json-schema"),
     BackEnd("ventris-strict", _strict, "the same, refusing rules that no mask keeps", on_request=True),
-    BackEnd("ventris-in-time", _in_time, "strict, and closing within the tokens allowed", on_request=True),
+    BackEnd("ventris-in-time", _in_time, "the same, closing within the tokens allowed", on_request=True),
     BackEnd("llguidance", _Bare, "llguidance alone: the schema as it is, no check at the end"),
     BackEnd("xgrammar", _xgrammar, "the guide json-schema, compiled by xgrammar", on_request=True),
     BackEnd("outlines-core", _outlines_core, "the same by outlines-core, no recursion", on_request=True),
