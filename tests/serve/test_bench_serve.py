@@ -11,7 +11,7 @@ import pytest
 from tests.cli.tiny_model import write_tiny_model
 from tests.serve.running import NAME, Running
 from ventris.bench.serving import measure
-from ventris.bench.serving.client import Client, RequestFailed
+from ventris.bench.serving.client import Client, RequestFailed, events
 from ventris.bench.serving.load import run_load
 from ventris.bench.serving.settings import ServingSettings
 from ventris.bench.serving.soak import SoakReport, levels, run_soak
@@ -116,3 +116,15 @@ def test_a_short_soak(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.checked > 10
     # So short a time says little of memory; the long soak has the bound.
     assert report.growth < 0.5
+
+
+def test_events_are_whole_however_the_stream_is_cut() -> None:
+    stream = b'data: {"n": 1}\n\n: a comment\n\ndata: {"n": 2}\n\ndata: [DONE]\n\n'
+    for size in range(1, len(stream) + 1):
+        came = [(float(at), stream[at : at + size]) for at in range(0, len(stream), size)]
+        found = list(events(came))
+        assert [event["n"] for _, event in found] == [1, 2]
+        # An event is there once the part with the end of its line is.
+        assert [moment for moment, _ in found] == [14 // size * size, 43 // size * size]
+    with pytest.raises(RequestFailed, match="broke off"):
+        list(events([(0.0, stream[:30])]))

@@ -76,8 +76,18 @@ def test_the_end_is_asked_about() -> None:
 
 
 def test_the_check_at_the_end_tells_what_no_mask_can() -> None:
-    result = run({"type": "array", "uniqueItems": True}, ([1, 1], False), ([1, 2], True))
+    # Nothing but the broken end can follow, so it does.
+    schema = {"enum": ["ab", "red"], "uniqueItems": True, "not": {"pattern": "b|d"}}
+    result = run(schema, ("ab", False))
     assert len(result.caught_at_end) == 1
+    assert result.let_through == []
+    assert "not" in result.checked_at_end
+    assert RANKS[result.rank] == "checked at end"
+
+
+def test_an_end_that_breaks_a_rule_is_refused_where_the_text_can_go_on() -> None:
+    result = run({"type": "array", "uniqueItems": True}, ([1, 1], False), ([1, 2], True))
+    assert (result.let_through, result.caught_at_end, result.valid_rejected) == ([], [], [])
     assert result.checked_at_end == ["uniqueItems"]
     assert RANKS[result.rank] == "checked at end"
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,6 +77,9 @@ class Client:
     def stream(self, body: Mapping[str, Any]) -> Streamed:
         """A chat answer, piece by piece.
 
+        What came is taken apart once all of it is there: a client has better to do with the cores that it
+        shares with the server while the answer is being written.
+
         Raises:
             RequestFailed: if the answer is an error.
         """
@@ -87,33 +90,53 @@ class Client:
         try:
             if response.status != 200:
                 raise RequestFailed(f"status {response.status}: {response.read()[:300]!r}")
-            for event in events(response):
-                if "error" in event:
-                    raise RequestFailed(f"{event['error']['code']}: {event['error']['message']}")
-                for choice in event["choices"]:
-                    if piece := choice["delta"].get("content"):
-                        answer.text += piece
-                        answer.arrived.append(perf_counter())
-                if event.get("usage"):
-                    answer.tokens = event["usage"]["completion_tokens"]
+            came = list(parts(response))
         finally:
             connection.close()
         answer.ended = perf_counter()
+        for moment, event in events(came):
+            if "error" in event:
+                raise RequestFailed(f"{event['error']['code']}: {event['error']['message']}")
+            for choice in event["choices"]:
+                if piece := choice["delta"].get("content"):
+                    answer.text += piece
+                    answer.arrived.append(moment)
+            if event.get("usage"):
+                answer.tokens = event["usage"]["completion_tokens"]
         # A server that does not count sends one piece for each token.
         answer.tokens = answer.tokens or len(answer.arrived)
         return answer
 
 
-def events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON values of a stream of server-sent events, up to ``[DONE]``.
+def parts(response: HTTPResponse) -> Iterator[tuple[float, bytes]]:
+    """What is received of a stream, and when.
+
+    Raises:
+        RequestFailed: if the connection breaks.
+    """
+    try:
+        while part := response.read1():
+            yield perf_counter(), part
+    except (OSError, HTTPException) as error:
+        raise RequestFailed(f"the stream broke off before its end: {error!r}") from None
+
+
+def events(came: Iterable[tuple[float, bytes]]) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The JSON values of a stream of server-sent events up to ``[DONE]``, each with when its line was whole.
+
+    Args:
+        came: What was received, and when.
 
     Raises:
         RequestFailed: if the stream breaks off before.
     """
-    while line := response.readline():
-        if line.startswith(b"data: "):
-            data = line[6:].strip()
-            if data == b"[DONE]":
-                return
-            yield json.loads(data)
+    line = b""
+    for moment, part in came:
+        *whole, line = (line + part).split(b"\n")
+        for each in whole:
+            if each.startswith(b"data: "):
+                data = each[6:].strip()
+                if data == b"[DONE]":
+                    return
+                yield moment, json.loads(data)
     raise RequestFailed("the stream broke off before its end")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ventris.bench.serving.client import Client, RequestFailed, events
+from ventris.bench.serving.client import Client, RequestFailed, events, parts
 from ventris.bench.serving.measure import chat_prompts, server_arguments
 from ventris.bench.serving.process import ServerProcess, served
 from ventris.bench.serving.settings import ServingSettings
@@ -219,7 +219,7 @@ def _leave(soak: _Soak, chance: random.Random) -> None:
     body = _random_body(soak, chance) | {"max_tokens": 2000, "stream": True}
     body["ventris"]["ignore_eos"] = True
     connection, response = soak.client.send("POST", "/v1/chat/completions", json.dumps(body).encode())
-    for _, _ in zip(range(chance.randint(1, 12)), events(response), strict=False):
+    for _, _ in zip(range(chance.randint(1, 12)), events(parts(response)), strict=False):
         pass
     connection.close()
     response.close()
