@@ -29,8 +29,8 @@ class MaskResult(BaseModel):
         valid_rejected: Valid instances that are not allowed, in no order of properties.
         other_order: Valid instances that are allowed with their properties in another order.
         let_through: Invalid instances that are called valid.
-        caught_at_end: Invalid instances that every mask allows, as nothing but their end can follow, and the check
-            at the end tells.
+        caught_at_end: Invalid instances that every mask allows, as nothing but their end can follow; the
+            check at the end tells them.
         cut_short: Invalid instances without a masked token, but with the end masked. The public runner,
             which does not ask about the end, counts them as let through.
         stopped: Instances in which a limit ended the guide.
