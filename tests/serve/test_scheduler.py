@@ -292,3 +292,10 @@ def test_a_step_that_does_not_end_keeps_nobody_waiting(scheduler: Scheduler, gat
     scheduler.close(0.01)
     assert client.done
     assert {end.error.code for end in client.ends} == {"shutting_down"}  # type: ignore[union-attr]
+    told = len(client.updates)
+    gate.open.set()
+    scheduler._thread.join(30)
+    assert not scheduler._thread.is_alive()
+    assert scheduler._engine.ledger.total == 0
+    # The step that ended after all is nobody's business any more.
+    assert len(client.updates) == told

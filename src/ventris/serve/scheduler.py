@@ -185,6 +185,8 @@ class Scheduler:
                     for index in job.open:
                         ended = Completion(job.requests[index].prompt, finish_reason="cancelled")
                         job.tell(Update(index, ended, finished=True, error=shutting_down()))
+                    # What the step brings when it ends comes too late for anybody.
+                    job.tell = _tell_nobody
 
     def snapshot(self) -> Snapshot:
         """How busy it is now."""
@@ -321,6 +323,10 @@ class Scheduler:
             broken.close()
         except Exception:
             logger.exception("the broken engine could not be closed")
+
+
+def _tell_nobody(update: Update) -> None:
+    """Take the place of a client who has been told that it is over."""
 
 
 def shutting_down() -> ApiError:
