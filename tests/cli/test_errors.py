@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,18 @@ def test_wrong_settings_load_nothing(
     assert ran.err.startswith("ventris: error: ")
     assert ran.err.count("\n") == 1
     assert ran.out == ""
+    assert not loads
+
+
+@pytest.mark.parametrize("key", ["system", "stop", "tools", "tool_choice"])
+def test_what_belongs_to_a_request_is_no_setting_of_a_server(
+    run: Run, loads: list[Any], tmp_path: Path, key: str
+) -> None:
+    pytest.importorskip("fastapi")
+    (tmp_path / "server.yaml").write_text(f"{key}: [x]\n")
+    ran = run("serve", "--config", str(tmp_path / "server.yaml"))
+    assert ran.code == 2
+    assert ran.err == f"ventris: error: {key} belongs to a request; a server has no such setting\n"
     assert not loads
 
 

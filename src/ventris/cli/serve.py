@@ -20,6 +20,7 @@ from ventris.cli.progress import phases
 from ventris.cli.settings import (
     DECODING_FIELDS,
     MODEL_FIELDS,
+    TOOLS,
     Asked,
     ConfigFile,
     ModelOptions,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ventris.serve.keys import ApiKeys
     from ventris.serve.service import Service
 
-NOT_FOR_A_SERVER = ("system", "logprobs", "raw", "stop")
+NOT_FOR_A_SERVER = ("system", "logprobs", "raw", "stop", *TOOLS)
 """Settings that belong to a request."""
 
 PACKAGES = ("fastapi", "uvicorn", "orjson", "prometheus_client")
