@@ -15,13 +15,14 @@ from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput, Incompatible, VentrisError
 from ventris.engine.parts import RequestView
 from ventris.engine.sampling import Sampling
-from ventris.guide import Aligned, Regex, Words
+from ventris.guide import Aligned, JsonSchema, Regex, Words
 from ventris.guide.aligned import AlignedState
 from ventris.testing import ToyTarget
 from ventris.testing.checks import run
 from ventris.verify import Coupled, Synthetic
 
 from .test_contract import TwelveTokens
+from .tiny import TinyTarget, tiny_tokenizer
 
 TOKENIZER: Any = TwelveTokens()
 TARGET = ToyTarget(vocab_size=12, seed=3, sharpness=1.0)
@@ -188,3 +189,15 @@ def test_giving_up_is_an_error() -> None:
     model.request = lambda prompt, **settings: real.request(prompt, **settings, stop_ids=[0])
     with pytest.raises(VentrisError, match="raise attempts"):
         Aligned(Regex("1{5}"), "exact").sample(model, PROMPT, attempts=1, max_new_tokens=8)
+
+
+def test_a_text_that_ends_with_a_rule_broken_is_no_sample() -> None:
+    tokenizer = tiny_tokenizer()
+    # After "ab" and "12" nothing but the quote can follow.
+    guide = JsonSchema({"enum": ["ab", "red", "12"], "not": {"pattern": "b|2"}})
+    model = Model(TinyTarget(), tokenizer)
+    free = [model.generate(PROMPT, guides=[guide], temperature=1.0, seed=seed) for seed in range(20)]
+    assert any(completion.valid is False for completion in free)
+    aligned = Aligned(guide, "exact")
+    texts = [aligned.sample(model, PROMPT, seed=seed, max_new_tokens=8).text for seed in range(20)]
+    assert set(texts) == {'"red"'}

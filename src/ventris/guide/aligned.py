@@ -158,7 +158,9 @@ class Aligned:
                     pass
                 if completion.exception is not None:
                     raise completion.exception
-                if states and not states[0].broken_off and completion.finish_reason == "stop":
+                whole = states and not states[0].broken_off and completion.finish_reason == "stop"
+                # A text may end with a rule broken that no mask keeps; as one attempt of many it is refused.
+                if whole and completion.valid:
                     statement = (
                         "exact: drawn from the target's distribution of texts that are valid under "
                         f"{self.guide.name} and end within {asked.max_new_tokens} tokens"
