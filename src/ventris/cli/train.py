@@ -18,6 +18,7 @@ from ventris.cli.streams import console, error_console
 from ventris.train.settings import (
     AlignedSettings,
     EagleSettings,
+    FalconSettings,
     HydraSettings,
     KangarooSettings,
     MedusaSettings,
@@ -34,6 +35,8 @@ SHAPE = (
     "own_rows",
     "heads",
     "layers",
+    "block",
+    "recurrent",
     "start",
     "exit_layer",
     "feed_forward",
@@ -92,12 +95,20 @@ def kangaroo(settings: KangarooSettings) -> None:
     _run(train_kangaroo, settings)
 
 
+def falcon(settings: FalconSettings) -> None:
+    """Falcon: an LSTM and one decoder layer that guess two tokens a pass."""
+    from ventris.train.falcon import train_falcon
+
+    _run(train_falcon, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
     (aligned, AlignedSettings),
     (kangaroo, KangarooSettings),
+    (falcon, FalconSettings),
 )
 
 

@@ -196,6 +196,31 @@ class KangarooSettings(NextTokenSettings):
         return (self.exit_layer,)
 
 
+class FalconSettings(TrainSettings):
+    """Falcon: tokens guessed two at a time, trained with a glance at the right ones."""
+
+    block: int = Field(2, ge=1, le=8, description="tokens guessed in a pass of the drafter")
+    heads: int = Field(6, ge=1, le=16, description="tokens ahead up to which acceptance is measured")
+    recurrent: bool = Field(
+        True, description="an LSTM reads token and feature; otherwise a linear map, as in EAGLE"
+    )
+    own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
+    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
+    label_share: float = Field(0.1, ge=0, le=1, description="share of the text's own token in that")
+    token_weight: float = Field(
+        0.1, ge=0, description="factor on the loss of tokens, that of features being 1"
+    )
+    glancing: float = Field(
+        0.4,
+        ge=0,
+        le=2,
+        description="glanced positions for each wrong guess at the start of training; 0 for a plain token shift",
+    )
+    glancing_end: float = Field(0.0, ge=0, le=2, description="the same at its end")
+    noise: float = Field(0.1, ge=0, description="largest number of uniform noise on the features that are read")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+
+
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
