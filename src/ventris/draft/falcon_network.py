@@ -64,8 +64,10 @@ class FalconNetwork(DecoderNetwork):
         if self.lstm is None:
             assert self.fuse is not None
             return self.fuse(inputs), None
-        # Its backward pass is slower in bfloat16 than in float32.
-        with torch.autocast(inputs.device.type, enabled=inputs.is_cuda or not torch.is_grad_enabled()):
+        # On a CPU its backward pass is slower in bfloat16 than in float32.
+        kind = inputs.device.type
+        rounded = torch.is_autocast_enabled(kind) and (kind != "cpu" or not torch.is_grad_enabled())
+        with torch.autocast(kind, enabled=rounded):
             mixed, state = self.lstm(inputs, state)
         return mixed.float(), state
 
@@ -79,9 +81,9 @@ class FalconNetwork(DecoderNetwork):
 
 
 def block_ends(length: int, block: int, phase: int = 0) -> Tensor:
-    """Last place of the block that each place is in, int64 ``[length]``, which is what the place sees up to.
+    """Last place of the block that each place is in, int64 ``[length]``: that is what the place sees up to.
 
-    Blocks begin at the places ``phase``, ``phase + block``, …; those before the first block are a shorter one.
+    Blocks begin at the places ``phase``, ``phase + block``, …; those before the first are a shorter one.
     """
     place = torch.arange(length) - phase
     return (place.div(block, rounding_mode="floor") + 1) * block - 1 + phase

@@ -110,8 +110,7 @@ class Hydra(HeadDrafter):
     @classmethod
     def tree_of(cls, measured: Any) -> StaticTree:
         """The tree by measured joint frequency of its paths."""
-        paths = [tuple(path) for path in measured["tree"]["paths"]]
-        return StaticTree(paths, measured["tree"]["values"])
+        return StaticTree.read(measured["tree"])
 
     def start(self, request: RequestView) -> _Seen:
         if self._heads.prefix is None:

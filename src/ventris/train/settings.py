@@ -214,10 +214,10 @@ class FalconSettings(TrainSettings):
         0.4,
         ge=0,
         le=2,
-        description="glanced positions for each wrong guess at the start of training; 0 for a plain token shift",
+        description="positions glanced at for each wrong guess, first of all; 0 for a plain token shift",
     )
-    glancing_end: float = Field(0.0, ge=0, le=2, description="the same at its end")
-    noise: float = Field(0.1, ge=0, description="largest number of uniform noise on the features that are read")
+    glancing_end: float = Field(0.0, ge=0, le=2, description="the same at the end of training")
+    noise: float = Field(0.1, ge=0, description="largest number of the noise on features that are read")
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
 
 
