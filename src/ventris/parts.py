@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "eagle": "ventris.draft.eagle:Eagle",
         "aligned": "ventris.draft.aligned:Aligned",
         "kangaroo": "ventris.draft.kangaroo:Kangaroo",
+        "falcon": "ventris.draft.falcon:Falcon",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from ventris.draft import DraftModel, Eagle, Hydra, Kangaroo, Medusa, NGram, Stack
+from ventris.draft import DraftModel, Eagle, Falcon, Hydra, Kangaroo, Medusa, NGram, Stack
 from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.falcon_network import FalconNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.kangaroo import KangarooNetwork
@@ -91,6 +92,12 @@ def random_kangaroo(**settings: Any) -> Kangaroo:
     return Kangaroo(TARGET, randomly(network), confidence=0.0, **settings)
 
 
+def random_falcon(**settings: Any) -> Falcon:
+    """Falcon's layer beside the toy, two tokens a pass and two passes."""
+    network = randomly(FalconNetwork(TOY_LAYER, 2, TARGET.vocab_size, "stored"))
+    return Falcon(TARGET, network, grow_from_accuracies([[0.5, 0.3]] * 4, 6), **settings)
+
+
 class Listing(ToyTarget):
     """A draft model that scores every second token only."""
 
@@ -123,6 +130,8 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "aligned (shortlist)": listing_model,
     "kangaroo": random_kangaroo,
     "kangaroo:draw=false": lambda: random_kangaroo(draw=False),
+    "falcon": random_falcon,
+    "falcon:tree=dynamic": lambda: random_falcon(choose="dynamic"),
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,

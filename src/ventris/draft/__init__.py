@@ -2,6 +2,7 @@
 
 from ventris.draft.aligned import Aligned
 from ventris.draft.eagle import Eagle
+from ventris.draft.falcon import Falcon
 from ventris.draft.hydra import Hydra
 from ventris.draft.kangaroo import Kangaroo
 from ventris.draft.medusa import Medusa
@@ -9,4 +10,4 @@ from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 
-__all__ = ["Aligned", "DraftModel", "Eagle", "Hydra", "Kangaroo", "Medusa", "NGram", "Stack"]
+__all__ = ["Aligned", "DraftModel", "Eagle", "Falcon", "Hydra", "Kangaroo", "Medusa", "NGram", "Stack"]

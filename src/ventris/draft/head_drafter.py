@@ -15,6 +15,7 @@ from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 
 if TYPE_CHECKING:
+    from ventris.draft.falcon_network import FalconNetwork
     from ventris.draft.hydra_heads import HydraHeads
     from ventris.draft.medusa_heads import MedusaHeads
     from ventris.engine.parts import DraftJob
@@ -40,7 +41,7 @@ class HeadDrafter(ABC):
     """
 
     name: ClassVar[str]
-    network_class: ClassVar[type[MedusaHeads] | type[HydraHeads]]
+    network_class: ClassVar[type[MedusaHeads] | type[HydraHeads] | type[FalconNetwork]]
     shape = "tree"
     draws = False
 
@@ -55,7 +56,7 @@ class HeadDrafter(ABC):
     def __init__(
         self,
         target: Target,
-        network: MedusaHeads | HydraHeads,
+        network: MedusaHeads | HydraHeads | FalconNetwork,
         tree: StaticTree,
         nodes: int = 24,
         choose: TreeChoice = "static",

@@ -28,14 +28,13 @@ from ventris.draft.head_drafter import HeadDrafter, TreeChoice
 from ventris.draft.head_tree import Path as TreePath
 from ventris.draft.head_tree import StaticTree
 from ventris.draft.hydra_heads import FastHydra, HydraHeads
-from ventris.draft.target_sketch import embedding_rows
+from ventris.draft.listed_embedding import ListedEmbedding
 from ventris.engine.cache import KVCache
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
 from ventris.models.stage import Array
-from ventris.models.stages import as_array
 
 DYNAMIC_WIDTH = 4
 """Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
@@ -104,8 +103,7 @@ class Hydra(HeadDrafter):
     ) -> None:
         super().__init__(target, network, tree, nodes, choose)
         self._heads = FastHydra(network, target)
-        self._embedded = as_array(embedding_rows(target, self._ids))
-        self._place = {token: place for place, token in enumerate(self._ids)}
+        self._embed = ListedEmbedding(target, self._ids)
 
     @classmethod
     def tree_of(cls, measured: Any) -> StaticTree:
@@ -171,13 +169,6 @@ class Hydra(HeadDrafter):
             if not frontier:
                 return
             inputs = inputs[[parent for _, parent in offered]]
-
-    def _embed(self, tokens: Sequence[int]) -> Array:
-        """E of some tokens; nearly all are listed, and those of guesses always."""
-        places = [self._place.get(token, -1) for token in tokens]
-        if -1 in places:
-            return as_array(embedding_rows(self.target, tokens))
-        return self._embedded[places]
 
     def _offer(
         self, drafts: list[_Draft], frontier: list[_Node], logits: Array, level: int
