@@ -19,12 +19,14 @@ from ventris.engine.errors import BadInput, VentrisError
 from ventris.train import run as training
 from ventris.train.aligned import train_aligned
 from ventris.train.eagle import train_eagle
+from ventris.train.falcon import train_falcon
 from ventris.train.hydra import train_hydra
 from ventris.train.kangaroo import train_kangaroo
 from ventris.train.medusa import train_medusa
 from ventris.train.settings import (
     AlignedSettings,
     EagleSettings,
+    FalconSettings,
     HydraSettings,
     KangarooSettings,
     MedusaSettings,
@@ -46,6 +48,12 @@ METHODS = {
         {"layers": 1, "start": "random", "own_rows": True, "bfloat16": True},
     ),
     "kangaroo": (train_kangaroo, KangarooSettings, {"exit_layer": 1}),
+    "falcon": (train_falcon, FalconSettings, {"token_weight": 1.0}),
+    "falcon without glances or LSTM, three at a time": (
+        train_falcon,
+        FalconSettings,
+        {"block": 3, "glancing": 0, "recurrent": False, "own_rows": True, "token_weight": 1.0},
+    ),
     "kangaroo with a feed-forward part": (
         train_kangaroo,
         KangarooSettings,
@@ -120,7 +128,7 @@ def weights(given: dict, out: str) -> bytes:
     return (Path(out) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo"])
+@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo", "falcon"])
 def test_ten_interruptions_change_no_bit(method, given):
     whole = given["out"] + "-whole"
     trained(method, given, out=whole)
