@@ -52,7 +52,7 @@ METHODS = {
     "falcon without glances or LSTM, three at a time": (
         train_falcon,
         FalconSettings,
-        {"block": 3, "glancing": 0, "recurrent": False, "own_rows": True, "token_weight": 1.0},
+        {"block": 3, "glancing": 0, "mixer": "linear", "own_rows": True, "token_weight": 1.0},
     ),
     "kangaroo with a feed-forward part": (
         train_kangaroo,

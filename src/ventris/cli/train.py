@@ -36,7 +36,7 @@ SHAPE = (
     "heads",
     "layers",
     "block",
-    "recurrent",
+    "mixer",
     "start",
     "exit_layer",
     "feed_forward",

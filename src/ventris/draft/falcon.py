@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from itertools import groupby
-from math import exp
+from math import ceil, exp
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,11 @@ class Falcon(HeadDrafter):
         self._norm = as_array(network.vocabulary.norm)
         self._eps = network.vocabulary.eps
         self._deepest = max(map(len, tree.paths), default=0)
+
+    @property
+    def passes(self) -> int:
+        """Passes of the layer that the whole static tree takes."""
+        return ceil(max(map(len, self._tree.paths[: self.nodes]), default=0) / self.block)
 
     @classmethod
     def tree_of(cls, measured: Any) -> StaticTree:

@@ -73,7 +73,7 @@ class FalconObjective(AheadObjective[FalconNetwork, FalconSettings]):
             settings.block,
             len(shortlist),
             trained_rows(settings.own_rows, config.tied_head),
-            settings.recurrent,
+            settings.mixer == "lstm",
             config.embedding_scale,
         )
         network.vocabulary.begin(shortlist, head)

@@ -201,8 +201,8 @@ class FalconSettings(TrainSettings):
 
     block: int = Field(2, ge=1, le=8, description="tokens guessed in a pass of the drafter")
     heads: int = Field(6, ge=1, le=16, description="tokens ahead up to which acceptance is measured")
-    recurrent: bool = Field(
-        True, description="an LSTM reads token and feature; otherwise a linear map, as in EAGLE"
+    mixer: Literal["lstm", "linear"] = Field(
+        "lstm", description="what reads token and feature before the layer; linear is EAGLE's form"
     )
     own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
     loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
