@@ -48,7 +48,9 @@ def reproduce_falcon(
     started = perf_counter()
     measured = OnPrompts(data, per_category, max_new_tokens, repeats, settings)
     folder = str(find_checkpoint("falcon", measured.model.target, checkpoint))
-    trained = {where: read_config(Path(where)) for where in (folder, plain, single, linear) if where}
+    trained = {
+        where: read_config(Path(where).expanduser()) for where in (folder, plain, single, linear) if where
+    }
     tree = Falcon.tree_of(trained[folder]["measured"])
     drafter = Falcon.load(measured.model, folder, tree, nodes=nodes)
     tokens = measured.tokens_per_pass(drafter)
