@@ -38,6 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "aligned": "ventris.draft.aligned:Aligned",
         "kangaroo": "ventris.draft.kangaroo:Kangaroo",
         "falcon": "ventris.draft.falcon:Falcon",
+        "chimera": "ventris.draft.chimera:Chimera",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

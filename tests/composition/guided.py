@@ -80,6 +80,7 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "aligned": lambda: _trained("aligned"),
     "kangaroo": lambda: _trained("kangaroo"),
     "falcon": lambda: _trained("falcon"),
+    "chimera": lambda: _trained("chimera"),
     "ngram,hydra": lambda: Stack([NGram(), _trained("hydra")]),
 }
 

@@ -15,10 +15,13 @@ from torch import nn
 
 from ventris.draft.aligned import Aligned, AlignedNetwork
 from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.chimera import Chimera
+from ventris.draft.chimera_network import ChimeraNetwork, LeftOut
 from ventris.draft.eagle import Eagle
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.falcon import Falcon
 from ventris.draft.falcon_network import FalconNetwork
+from ventris.draft.head_drafter import HeadDrafter
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
@@ -116,6 +119,13 @@ def falcon(place: Place, block: int = 2, recurrent: bool = True) -> FalconNetwor
     return network
 
 
+def chimera(place: Place, left_out: LeftOut = "nothing") -> ChimeraNetwork:
+    sizes = PrefixSizes.of(place.config).stored()
+    network = ChimeraNetwork(3, sizes, len(place.shortlist), "stored", left_out)
+    network.vocabulary.begin(place.shortlist, place.head)
+    return network
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a drafter of some kind is made, and what its checkpoints say of acceptance."""
@@ -126,7 +136,7 @@ class Kind:
     measured: dict[str, Any]
 
 
-def _with_tree(drafter: type[Medusa] | type[Hydra] | type[Falcon]) -> Callable[[Any, Any], Any]:
+def _with_tree(drafter: type[HeadDrafter]) -> Callable[[Any, Any], Any]:
     return lambda target, network: drafter(target, network, grow_from_accuracies(random_heads.ACCURACIES, 64))
 
 
@@ -138,6 +148,7 @@ KINDS = {
     "aligned": Kind(aligned, Aligned, Aligned, {}),
     "kangaroo": Kind(kangaroo, Kangaroo, Kangaroo, {}),
     "falcon": Kind(falcon, _with_tree(Falcon), Falcon, {"tree": TREE.stored()}),
+    "chimera": Kind(chimera, _with_tree(Chimera), Chimera, {"tree": TREE.stored()}),
 }
 
 

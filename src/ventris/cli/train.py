@@ -17,6 +17,7 @@ from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
 from ventris.train.settings import (
     AlignedSettings,
+    ChimeraSettings,
     EagleSettings,
     FalconSettings,
     HydraSettings,
@@ -37,6 +38,7 @@ SHAPE = (
     "layers",
     "block",
     "mixer",
+    "left_out",
     "start",
     "exit_layer",
     "feed_forward",
@@ -102,6 +104,13 @@ def falcon(settings: FalconSettings) -> None:
     _run(train_falcon, settings)
 
 
+def chimera(settings: ChimeraSettings) -> None:
+    """Chimera: a trigram encoder and one layer over the target's own rows, with fused heads."""
+    from ventris.train.chimera import train_chimera
+
+    _run(train_chimera, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
@@ -109,6 +118,7 @@ METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (aligned, AlignedSettings),
     (kangaroo, KangarooSettings),
     (falcon, FalconSettings),
+    (chimera, ChimeraSettings),
 )
 
 

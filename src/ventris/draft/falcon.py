@@ -189,10 +189,7 @@ class Falcon(HeadDrafter):
 
     def _begin(self, job: DraftJob) -> _Draft:
         nodes, depth = min(job.budget.nodes, self.nodes), min(job.budget.depth, self._deepest)
-        children: dict[TreePath, list[float]] = {}
-        for path, confidence in zip(self._tree.paths[:nodes], self._confidence, strict=False):
-            if len(path) <= depth:
-                children.setdefault(path[:-1], []).append(confidence)
+        children = self.measured_children(nodes, depth)
         return _Draft(job, self._root(job), nodes, depth if nodes else 0, children)
 
     def _catch_up(self, jobs: Sequence[DraftJob]) -> None:

@@ -221,6 +221,23 @@ class FalconSettings(TrainSettings):
     warmup: int = Field(100, ge=0, description="steps of linear warm-up")
 
 
+class ChimeraSettings(HeadSettings):
+    """Chimera: trigrams, one layer over the target's rows, and fused heads."""
+
+    loss: LossName = Field(
+        "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: float = Field(1.0, gt=0, le=1, description="factor on the loss from head to head")
+    state_weight: float = Field(
+        1.0, ge=0, description="factor on the distance of draft states from the target's rows"
+    )
+    left_out: Literal["nothing", "trigrams", "context"] = Field(
+        "nothing", description="an ablation: nothing, trigrams or context is left out"
+    )
+
+
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
