@@ -37,6 +37,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "eagle": "ventris.draft.eagle:Eagle",
         "aligned": "ventris.draft.aligned:Aligned",
         "kangaroo": "ventris.draft.kangaroo:Kangaroo",
+        "falcon": "ventris.draft.falcon:Falcon",
+        "chimera": "ventris.draft.chimera:Chimera",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

@@ -79,6 +79,8 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "eagle": lambda: _trained("eagle"),
     "aligned": lambda: _trained("aligned"),
     "kangaroo": lambda: _trained("kangaroo"),
+    "falcon": lambda: _trained("falcon"),
+    "chimera": lambda: _trained("chimera"),
     "ngram,hydra": lambda: Stack([NGram(), _trained("hydra")]),
 }
 

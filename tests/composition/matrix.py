@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
-from ventris.draft import DraftModel, Eagle, Hydra, Kangaroo, Medusa, NGram, Stack
+from ventris.draft import Chimera, DraftModel, Eagle, Falcon, Hydra, Kangaroo, Medusa, NGram, Stack
+from ventris.draft.chimera_network import ChimeraNetwork
 from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.falcon_network import FalconNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.kangaroo import KangarooNetwork
@@ -91,6 +93,19 @@ def random_kangaroo(**settings: Any) -> Kangaroo:
     return Kangaroo(TARGET, randomly(network), confidence=0.0, **settings)
 
 
+def random_falcon(**settings: Any) -> Falcon:
+    """Falcon's layer beside the toy, two tokens a pass and two passes."""
+    network = randomly(FalconNetwork(TOY_LAYER, 2, TARGET.vocab_size, "stored"))
+    return Falcon(TARGET, network, grow_from_accuracies([[0.5, 0.3]] * 4, 6), **settings)
+
+
+def random_chimera(**settings: Any) -> Chimera:
+    """Chimera's layer beside the toy, with two heads."""
+    return Chimera(
+        TARGET, randomly(ChimeraNetwork(2, TOY_LAYER, TARGET.vocab_size, "stored")), STATIC, **settings
+    )
+
+
 class Listing(ToyTarget):
     """A draft model that scores every second token only."""
 
@@ -123,6 +138,9 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "aligned (shortlist)": listing_model,
     "kangaroo": random_kangaroo,
     "kangaroo:draw=false": lambda: random_kangaroo(draw=False),
+    "falcon": random_falcon,
+    "falcon:tree=dynamic": lambda: random_falcon(choose="dynamic"),
+    "chimera": random_chimera,
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,

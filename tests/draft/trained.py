@@ -15,8 +15,13 @@ from torch import nn
 
 from ventris.draft.aligned import Aligned, AlignedNetwork
 from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.chimera import Chimera
+from ventris.draft.chimera_network import ChimeraNetwork, LeftOut
 from ventris.draft.eagle import Eagle
 from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.falcon import Falcon
+from ventris.draft.falcon_network import FalconNetwork
+from ventris.draft.head_drafter import HeadDrafter
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
@@ -29,6 +34,7 @@ from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.models.config import DecoderConfig
 from ventris.train.eagle import eagle_taps
+from ventris.train.falcon import pass_features_on
 from ventris.train.first_weights import passing_weights
 from ventris.train.first_weights import random_weights as first_weights
 
@@ -104,6 +110,22 @@ def kangaroo(place: Place) -> KangarooNetwork:
     return network
 
 
+def falcon(place: Place, block: int = 2, recurrent: bool = True) -> FalconNetwork:
+    sizes = PrefixSizes.of(place.config).stored()
+    network = FalconNetwork(sizes, block, len(place.shortlist), "stored", recurrent)
+    network.vocabulary.begin(place.shortlist, place.head)
+    network.begin(passing_weights(network.config, place.head))
+    pass_features_on(network, place.head.norm, 1.0)
+    return network
+
+
+def chimera(place: Place, left_out: LeftOut = "nothing") -> ChimeraNetwork:
+    sizes = PrefixSizes.of(place.config).stored()
+    network = ChimeraNetwork(3, sizes, len(place.shortlist), "stored", left_out)
+    network.vocabulary.begin(place.shortlist, place.head)
+    return network
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a drafter of some kind is made, and what its checkpoints say of acceptance."""
@@ -114,22 +136,19 @@ class Kind:
     measured: dict[str, Any]
 
 
-def _with_tree(drafter: type[Medusa] | type[Hydra]) -> Callable[[Any, Any], Any]:
+def _with_tree(drafter: type[HeadDrafter]) -> Callable[[Any, Any], Any]:
     return lambda target, network: drafter(target, network, grow_from_accuracies(random_heads.ACCURACIES, 64))
 
 
 TREE = grow_from_accuracies(random_heads.ACCURACIES, 64)
 KINDS = {
     "medusa": Kind(medusa, _with_tree(Medusa), Medusa, {"accuracies": random_heads.ACCURACIES}),
-    "hydra": Kind(
-        hydra,
-        _with_tree(Hydra),
-        Hydra,
-        {"tree": {"paths": [list(path) for path in TREE.paths], "values": list(TREE.values)}},
-    ),
+    "hydra": Kind(hydra, _with_tree(Hydra), Hydra, {"tree": TREE.stored()}),
     "eagle": Kind(eagle, Eagle, Eagle, {}),
     "aligned": Kind(aligned, Aligned, Aligned, {}),
     "kangaroo": Kind(kangaroo, Kangaroo, Kangaroo, {}),
+    "falcon": Kind(falcon, _with_tree(Falcon), Falcon, {"tree": TREE.stored()}),
+    "chimera": Kind(chimera, _with_tree(Chimera), Chimera, {"tree": TREE.stored()}),
 }
 
 

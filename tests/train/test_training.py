@@ -18,13 +18,17 @@ import ventris
 from ventris.engine.errors import BadInput, VentrisError
 from ventris.train import run as training
 from ventris.train.aligned import train_aligned
+from ventris.train.chimera import train_chimera
 from ventris.train.eagle import train_eagle
+from ventris.train.falcon import train_falcon
 from ventris.train.hydra import train_hydra
 from ventris.train.kangaroo import train_kangaroo
 from ventris.train.medusa import train_medusa
 from ventris.train.settings import (
     AlignedSettings,
+    ChimeraSettings,
     EagleSettings,
+    FalconSettings,
     HydraSettings,
     KangarooSettings,
     MedusaSettings,
@@ -46,6 +50,15 @@ METHODS = {
         {"layers": 1, "start": "random", "own_rows": True, "bfloat16": True},
     ),
     "kangaroo": (train_kangaroo, KangarooSettings, {"exit_layer": 1}),
+    "chimera": (train_chimera, ChimeraSettings, {}),
+    "chimera without trigrams": (train_chimera, ChimeraSettings, {"left_out": "trigrams", "state_weight": 0}),
+    "chimera without context": (train_chimera, ChimeraSettings, {"left_out": "context", "own_rows": True}),
+    "falcon": (train_falcon, FalconSettings, {"token_weight": 1.0}),
+    "falcon without glances or LSTM, three at a time": (
+        train_falcon,
+        FalconSettings,
+        {"block": 3, "glancing": 0, "mixer": "linear", "own_rows": True, "token_weight": 1.0},
+    ),
     "kangaroo with a feed-forward part": (
         train_kangaroo,
         KangarooSettings,
@@ -120,7 +133,7 @@ def weights(given: dict, out: str) -> bytes:
     return (Path(out) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo"])
+@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo", "falcon", "chimera"])
 def test_ten_interruptions_change_no_bit(method, given):
     whole = given["out"] + "-whole"
     trained(method, given, out=whole)

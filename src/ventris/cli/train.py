@@ -17,7 +17,9 @@ from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
 from ventris.train.settings import (
     AlignedSettings,
+    ChimeraSettings,
     EagleSettings,
+    FalconSettings,
     HydraSettings,
     KangarooSettings,
     MedusaSettings,
@@ -34,6 +36,9 @@ SHAPE = (
     "own_rows",
     "heads",
     "layers",
+    "block",
+    "mixer",
+    "left_out",
     "start",
     "exit_layer",
     "feed_forward",
@@ -92,12 +97,28 @@ def kangaroo(settings: KangarooSettings) -> None:
     _run(train_kangaroo, settings)
 
 
+def falcon(settings: FalconSettings) -> None:
+    """Falcon: an LSTM and one decoder layer that guess two tokens a pass."""
+    from ventris.train.falcon import train_falcon
+
+    _run(train_falcon, settings)
+
+
+def chimera(settings: ChimeraSettings) -> None:
+    """Chimera: a trigram encoder and one layer over the target's own rows, with fused heads."""
+    from ventris.train.chimera import train_chimera
+
+    _run(train_chimera, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
     (aligned, AlignedSettings),
     (kangaroo, KangarooSettings),
+    (falcon, FalconSettings),
+    (chimera, ChimeraSettings),
 )
 
 

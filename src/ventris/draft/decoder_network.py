@@ -48,26 +48,36 @@ class DecoderNetwork(nn.Module):
             for name in self._names:
                 self.get_parameter(name).copy_(weights[name])
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Final-normed rows of whole sequences, ``[B, L, d] -> [B, L, d]``; position 0 comes first."""
+    def forward(self, inputs: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Final-normed rows of whole sequences, ``[B, L, d] -> [B, L, d]``; position 0 comes first.
+
+        Args:
+            seen: Up to which place each place sees, int64 ``[L]``; up to itself when not given.
+        """
         batch, length, _ = inputs.shape
-        lent = torch.empty((0, inputs.shape[-1]), device=inputs.device)
-        trained = {name: self.get_parameter(name) for name in self._names}
-        decoder = TorchDecoder(
-            self.config, {**trained, "lm_head.weight": lent}, device=inputs.device, embedding=lent
-        )
+        decoder = self.live_decoder()
         place = torch.arange(length, device=inputs.device)
         distance = place[:, None] - place
+        later = distance < 0 if seen is None else place > seen[:, None]
         hidden = inputs.flatten(0, 1)
         for layer in decoder.layers:
             cos, sin = (table[:length].repeat(batch, 1)[:, None] for table in decoder.rope[layer.theta])
             query, key, value = decoder.project(layer, hidden, cos, sin)
-            unseen = (distance < 0) | (distance >= (layer.window or length))
+            unseen = later | (distance >= (layer.window or length))
             mask = query.new_zeros((length, length)).masked_fill_(unseen, -torch.inf)
             windows = zip(*(torch.split(part, length) for part in (query, key, value)), strict=True)
             attended = [decoder.attend(q, k.transpose(0, 1), v.transpose(0, 1), mask) for q, k, v in windows]
             hidden = decoder.finish(layer, hidden, torch.cat(attended))
         return decoder.final_norm(hidden).view(inputs.shape)
+
+    def live_decoder(self) -> TorchDecoder:
+        """The layers with the weights as they are now, without a head."""
+        trained = {name: self.get_parameter(name) for name in self._names}
+        some = next(iter(trained.values()))
+        lent = some.new_empty((0, self.config.hidden_size))
+        return TorchDecoder(
+            self.config, {**trained, "lm_head.weight": lent}, device=some.device, embedding=lent
+        )
 
     def decoder(self) -> DecoderConfig:
         """What :meth:`weights` are the weights of.

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ventris.draft.branch_attention import attend_branches
 from ventris.draft.prefix_attention import PrefixSizes, rotate
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
@@ -98,7 +99,7 @@ class EagleNetwork(nn.Module):
             query = rotate(self._heads(self.query(x)), *turn)
             if step:
                 chain.append((rotate(self._heads(self.key(x)), *turn), self._heads(self.value(x))))
-            hidden = self._finish(hidden, self._attend(query, key, value, at, windows, chain))
+            hidden = self._finish(hidden, attend_branches(query, key, value, at, windows, chain))
             states.append(self.final_norm(hidden))
         return torch.stack(states)
 
@@ -113,46 +114,6 @@ class EagleNetwork(nn.Module):
         x = self.mlp_norm(hidden)
         updated: Tensor = hidden + self.down(F.silu(self.gate(x)) * self.up(x))
         return updated
-
-    @staticmethod
-    def _attend(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        at: Tensor,
-        windows: Sequence[int],
-        chain: Sequence[tuple[Tensor, Tensor]],
-    ) -> Tensor:
-        """Attention over the first step's rows up to each position, and over the chain that began there.
-
-        Args:
-            query: ``[n, heads, head_dim]``.
-            key: Of the first step, ``[B, L, kv_heads, head_dim]``; so is ``value``.
-            windows: How many of the n positions each window has.
-            chain: Keys and values of the later steps, ``[n, kv_heads, head_dim]`` each.
-
-        Returns:
-            ``[n, heads * head_dim]``
-        """
-        parts, first = [], 0
-        for window, count in enumerate(windows):
-            if not count:
-                continue
-            own = slice(first, first + count)
-            first += count
-            causal = torch.arange(key.shape[1], device=at.device) <= at[own, None]
-            itself = torch.eye(count, dtype=torch.bool, device=at.device)
-            keys = torch.cat([key[window], *(keys[own] for keys, _ in chain)])
-            values = torch.cat([value[window], *(values[own] for _, values in chain)])
-            mixed = F.scaled_dot_product_attention(
-                query[own].transpose(0, 1)[None],
-                keys.transpose(0, 1)[None],
-                values.transpose(0, 1)[None],
-                attn_mask=torch.cat([causal, *[itself] * len(chain)], dim=1),
-                enable_gqa=True,
-            )
-            parts.append(mixed[0].transpose(0, 1).flatten(1))
-        return torch.cat(parts) if parts else query.flatten(1)
 
     def decoder(self, vocab_size: int = 1) -> DecoderConfig:
         """The layer and the head as a decoder of one layer over the target's embedding."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
-from ventris.draft.head_tree import LARGEST_TREE, StaticTree
+from ventris.draft.head_tree import LARGEST_TREE, Path, StaticTree
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 
 if TYPE_CHECKING:
+    from ventris.draft.chimera_network import ChimeraNetwork
+    from ventris.draft.falcon_network import FalconNetwork
     from ventris.draft.hydra_heads import HydraHeads
     from ventris.draft.medusa_heads import MedusaHeads
     from ventris.engine.parts import DraftJob
@@ -40,7 +42,7 @@ class HeadDrafter(ABC):
     """
 
     name: ClassVar[str]
-    network_class: ClassVar[type[MedusaHeads] | type[HydraHeads]]
+    network_class: ClassVar[type[MedusaHeads] | type[HydraHeads] | type[FalconNetwork] | type[ChimeraNetwork]]
     shape = "tree"
     draws = False
 
@@ -55,7 +57,7 @@ class HeadDrafter(ABC):
     def __init__(
         self,
         target: Target,
-        network: MedusaHeads | HydraHeads,
+        network: MedusaHeads | HydraHeads | FalconNetwork | ChimeraNetwork,
         tree: StaticTree,
         nodes: int = 24,
         choose: TreeChoice = "static",
@@ -72,7 +74,7 @@ class HeadDrafter(ABC):
     def load(
         cls,
         model: Model | Target,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | FilePath | None = None,
         tree: StaticTree | None = None,
         **settings: Any,
     ) -> Self:
@@ -94,6 +96,14 @@ class HeadDrafter(ABC):
     @abstractmethod
     def tree_of(cls, measured: Any) -> StaticTree:
         """The tree from what a checkpoint's configuration says was measured."""
+
+    def measured_children(self, nodes: int, depth: int) -> dict[Path, list[float]]:
+        """Confidences of the children in the first ``nodes`` of the tree, by their parent's path."""
+        children: dict[Path, list[float]] = {}
+        for path, confidence in zip(self._tree.paths[:nodes], self._confidence, strict=False):
+            if len(path) <= depth:
+                children.setdefault(path[:-1], []).append(confidence)
+        return children
 
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> Self:

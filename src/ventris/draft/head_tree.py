@@ -10,10 +10,11 @@ and every beginning of the list is a tree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import prod
+from typing import Any
 
 from torch import Tensor
 
@@ -42,6 +43,15 @@ class StaticTree:
             expected += value
             sizes.append(expected)
         return sizes
+
+    def stored(self) -> dict[str, Any]:
+        """For a checkpoint's configuration."""
+        return {"paths": [list(path) for path in self.paths], "values": list(self.values)}
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> StaticTree:
+        """What :meth:`stored` gave."""
+        return cls([tuple(path) for path in stored["paths"]], stored["values"])
 
     def confidences(self) -> list[float]:
         """For each node the chance that it is accepted once its parent is."""

@@ -18,27 +18,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp
-from typing import Any
 
 import numpy as np
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.head_drafter import HeadDrafter, TreeChoice
-from ventris.draft.head_tree import Path as TreePath
+from ventris.draft.head_drafter import TreeChoice
 from ventris.draft.head_tree import StaticTree
 from ventris.draft.hydra_heads import FastHydra, HydraHeads
-from ventris.draft.target_sketch import embedding_rows
+from ventris.draft.level_drafter import Draft, LevelDrafter, Node
+from ventris.draft.listed_embedding import ListedEmbedding
 from ventris.engine.cache import KVCache
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
-from ventris.models.native.rows import most_probable
 from ventris.models.stage import Array
-from ventris.models.stages import as_array
-
-DYNAMIC_WIDTH = 4
-"""Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
 
 
 @dataclass(slots=True)
@@ -58,38 +51,8 @@ class _Seen:
     summary: Array | None = None
 
 
-@dataclass(slots=True)
-class _Node:
-    """A tree node that is to be expanded.
-
-    Attributes:
-        draft: Index of its draft.
-        reach: Chance that the path down to it is right, by the heads' probabilities.
-    """
-
-    draft: int
-    node: int
-    path: TreePath
-    reach: float
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A tree under construction."""
-
-    job: DraftJob
-    tree: TokenTree
-    nodes: int
-    depth: int
-    children: dict[TreePath, list[float]]
-
-
-class Hydra(HeadDrafter):
-    """Drafts with Hydra heads, level by level over the frontiers of all requests at once.
-
-    A dynamic tree takes at each level the likeliest nodes by the heads' probabilities, and of all of them
-    the likeliest.
-    """
+class Hydra(LevelDrafter):
+    """Drafts with Hydra heads, level by level over the frontiers of all requests at once."""
 
     name = "hydra"
     network_class = HydraHeads
@@ -104,14 +67,7 @@ class Hydra(HeadDrafter):
     ) -> None:
         super().__init__(target, network, tree, nodes, choose)
         self._heads = FastHydra(network, target)
-        self._embedded = as_array(embedding_rows(target, self._ids))
-        self._place = {token: place for place, token in enumerate(self._ids)}
-
-    @classmethod
-    def tree_of(cls, measured: Any) -> StaticTree:
-        """The tree by measured joint frequency of its paths."""
-        paths = [tuple(path) for path in measured["tree"]["paths"]]
-        return StaticTree(paths, measured["tree"]["values"])
+        self._embed = ListedEmbedding(target, self._ids)
 
     def start(self, request: RequestView) -> _Seen:
         if self._heads.prefix is None:
@@ -132,22 +88,14 @@ class Hydra(HeadDrafter):
             state.cache.release()
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
-        drafts = [self._begin(job) for job in jobs]
+        seen = [bool(job.state.fresh) or job.state.summary is not None for job in jobs]
+        levels = len(self._heads.heads)
+        drafts = [self._begin(job, levels, known) for job, known in zip(jobs, seen, strict=True)]
         able = [index for index, draft in enumerate(drafts) if draft.nodes and draft.depth]
         if able:
             summaries = self._summaries([drafts[index].job.state for index in able])
-            self._grow(drafts, [_Node(index, 0, (), 1.0) for index in able], summaries)
+            self._grow(drafts, [Node(index, 0, (), 1.0) for index in able], summaries)
         return [best_nodes(draft.tree, draft.nodes) if self.dynamic else draft.tree for draft in drafts]
-
-    def _begin(self, job: DraftJob) -> _Draft:
-        nodes, depth = min(job.budget.nodes, self.nodes), min(job.budget.depth, len(self._heads.heads))
-        if not job.state.fresh and job.state.summary is None:
-            nodes = 0
-        children: dict[TreePath, list[float]] = {}
-        for path, confidence in zip(self._tree.paths[:nodes], self._confidence, strict=False):
-            if len(path) <= depth:
-                children.setdefault(path[:-1], []).append(confidence)
-        return _Draft(job, self._root(job), nodes, depth, children)
 
     def _summaries(self, states: Sequence[_Seen]) -> Array:
         """g at the last committed position of each request, ``[n, d]``."""
@@ -162,7 +110,7 @@ class Hydra(HeadDrafter):
             state.summary, state.fresh = summary, []
         return np.stack([state.summary for state in states if state.summary is not None])
 
-    def _grow(self, drafts: list[_Draft], frontier: list[_Node], summaries: Array) -> None:
+    def _grow(self, drafts: list[Draft], frontier: list[Node], summaries: Array) -> None:
         inputs = summaries
         for level, head in enumerate(self._heads.heads):
             tokens = [drafts[node.draft].tree.tokens[node.node] for node in frontier]
@@ -172,42 +120,3 @@ class Hydra(HeadDrafter):
             if not frontier:
                 return
             inputs = inputs[[parent for _, parent in offered]]
-
-    def _embed(self, tokens: Sequence[int]) -> Array:
-        """E of some tokens; nearly all are listed, and those of guesses always."""
-        places = [self._place.get(token, -1) for token in tokens]
-        if -1 in places:
-            return as_array(embedding_rows(self.target, tokens))
-        return self._embedded[places]
-
-    def _offer(
-        self, drafts: list[_Draft], frontier: list[_Node], logits: Array, level: int
-    ) -> list[tuple[_Node, int]]:
-        """Add the children of a frontier; return those to expand next with their parents' places in it."""
-        measured = [drafts[node.draft].children.get(node.path, []) for node in frontier]
-        width = DYNAMIC_WIDTH if self.dynamic else max(map(len, measured))
-        guesses = [most_probable(row, width) if width else [] for row in logits]
-        offered: list[tuple[_Node, int]] = []
-        for place, (node, guessed) in enumerate(zip(frontier, guesses, strict=True)):
-            draft = drafts[node.draft]
-            chances = [exp(chance) for _, chance in guessed] if self.dynamic else measured[place]
-            for rank, ((listed, _), confidence) in enumerate(zip(guessed, chances, strict=False)):
-                token = self._ids[listed]
-                child = draft.tree.add(token, node.node, confidence)
-                path = (*node.path, rank)
-                ends = token in draft.job.request.end_ids or level + 1 >= draft.depth
-                if not ends and (self.dynamic or path in draft.children):
-                    offered.append((_Node(node.draft, child, path, node.reach * confidence), place))
-        return _likeliest_of_each(offered) if self.dynamic else offered
-
-
-def _likeliest_of_each(offered: list[tuple[_Node, int]]) -> list[tuple[_Node, int]]:
-    """The likeliest few nodes of every draft."""
-    kept: list[tuple[_Node, int]] = []
-    room: dict[int, int] = {}
-    for entry in sorted(offered, key=lambda entry: -entry[0].reach):
-        draft = entry[0].draft
-        room[draft] = room.get(draft, DYNAMIC_WIDTH) - 1
-        if room[draft] >= 0:
-            kept.append(entry)
-    return kept

@@ -96,17 +96,29 @@ class PrefixAttention(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """g for every position of whole sequences, ``[B, L, d] -> [B, L, d]``; position 0 comes first."""
-        batch, length, _ = hidden.shape
+        cos, sin = self.tables(hidden)
+        query, key, value = (part.transpose(1, 2) for part in self.project(hidden, cos, sin))
+        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+        return self.finish(hidden, mixed.transpose(1, 2).flatten(2))
+
+    def tables(self, rows: Tensor, more: int = 0) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for the places of ``rows: [B, L, d]`` and some more, ``[L + more, 1, half]``."""
+        length = rows.shape[1] + more
+        cos, sin = rope_tables(self.sizes.decoder(), self.sizes.rope_theta, length)
+        return cos.to(rows)[:, None], sin.to(rows)[:, None]
+
+    def project(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, ``[..., d] -> [..., heads, head_dim]``, turned by the rows' positions."""
         x = self.attention_norm(hidden)
         query, key, value = (
-            projection(x).view(batch, length, -1, self.sizes.head_dim).transpose(1, 2)
+            projection(x).unflatten(-1, (-1, self.sizes.head_dim))
             for projection in (self.query, self.key, self.value)
         )
-        cos, sin = (t.to(x) for t in rope_tables(self.sizes.decoder(), self.sizes.rope_theta, length))
-        mixed = F.scaled_dot_product_attention(
-            rotate(query, cos, sin), rotate(key, cos, sin), value, is_causal=True, enable_gqa=True
-        )
-        hidden = hidden + self.output(mixed.transpose(1, 2).reshape(batch, length, -1))
+        return rotate(query, cos, sin), rotate(key, cos, sin), value
+
+    def finish(self, hidden: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of the layer after attention, and the final norm."""
+        hidden = hidden + self.output(mixed)
         x = self.mlp_norm(hidden)
         hidden = hidden + self.down(F.silu(self.gate(x)) * self.up(x))
         normed: Tensor = self.final_norm(hidden)
@@ -153,8 +165,8 @@ class CachedPrefix:
         self.norm = as_array(weights["model.norm.weight"])
         self.eps = config.norm_eps
 
-    def new_cache(self, capacity: int, ledger: MemoryLedger) -> KVCache:
-        return self.decoder.new_cache(capacity, ledger, "hydra prefix")
+    def new_cache(self, capacity: int, ledger: MemoryLedger, owner: str = "hydra prefix") -> KVCache:
+        return self.decoder.new_cache(capacity, ledger, owner)
 
     def last_rows(self, fresh: Sequence[tuple[KVCache, Array]]) -> Array:
         """Append committed rows to each cache and return g at the last of them, ``[n, d]``.
@@ -162,11 +174,26 @@ class CachedPrefix:
         Args:
             fresh: For each request its cache and final-normed rows ``[new, d]``, at least one.
         """
-        batch = [Rows(cache, [0] * len(rows), range(-1, len(rows) - 1), wanted=()) for cache, rows in fresh]
-        rows = fresh[0][1] if len(fresh) == 1 else np.concatenate([rows for _, rows in fresh])
-        hidden = torch.from_numpy(rows).to(self.decoder.device, self.dtype)
-        out, _ = self.decoder.run_layers(batch, hidden, 0, 1)
+        batch = [(cache, rows, range(-1, len(rows) - 1)) for cache, rows in fresh]
+        ends = list(accumulate(len(rows) for _, rows in fresh))
+        last = self.run(batch, [end - 1 for end in ends])
         for cache, rows in fresh:
             cache.commit(range(len(rows)))
-        ends = list(accumulate(len(rows) for _, rows in fresh))
-        return rms_norm_rows(as_array(out)[[end - 1 for end in ends]], self.norm, self.eps)
+        return last
+
+    def run(self, batch: Sequence[tuple[KVCache, Array, Sequence[int]]], wanted: Sequence[int]) -> Array:
+        """What the layer makes of some of the rows, normed, ``[wanted, d]``.
+
+        Args:
+            batch: For each request its cache, its new rows ``[n, d]``, and the parents of all scratch rows so
+                far, of which the new ones are the last.
+            wanted: Rows of the whole batch.
+        """
+        asked = [
+            Rows(cache, [0] * len(rows), parents, len(parents) - len(rows), wanted=())
+            for cache, rows, parents in batch
+        ]
+        rows = batch[0][1] if len(batch) == 1 else np.concatenate([rows for _, rows, _ in batch])
+        hidden = torch.from_numpy(rows).to(self.decoder.device, self.dtype)
+        out, _ = self.decoder.run_layers(asked, hidden, 0, 1)
+        return rms_norm_rows(as_array(out)[list(wanted)], self.norm, self.eps)

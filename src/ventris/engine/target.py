@@ -29,6 +29,9 @@ class Rows:
         start: Scratch rows that earlier forwards filled.
         embeddings: Input rows instead of token embeddings, ``[len(tokens), hidden]``.
         wanted: Which of the new nodes need logits (indices into ``tokens``); ``None`` for all.
+        sees: For each new node the scratch node up to which it looks: it sees that one and its ancestors, and
+            the committed rows. ``None`` where each looks up to itself. Nodes of a block that see one another
+            all name the last of the block. A target of a drafter's own runs such rows; the loop has none.
     """
 
     cache: KVCache
@@ -37,6 +40,7 @@ class Rows:
     start: int = 0
     embeddings: Tensor | None = None
     wanted: Sequence[int] | None = None
+    sees: Sequence[int] | None = None
 
 
 @dataclass(slots=True)

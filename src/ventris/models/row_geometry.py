@@ -59,7 +59,11 @@ def scratch_positions(rows: Rows, context_length: int) -> np.ndarray:
 def visible_rows(rows: Rows) -> np.ndarray:
     """Which rows each new node may see, bool ``[nodes, length + start + nodes]``.
 
-    A node sees every committed row, its ancestors among the scratch rows, and itself.
+    A node sees every committed row, and of the scratch rows itself, or the one that ``rows.sees`` names, with
+    all ancestors of that.
+
+    Raises:
+        BadInput: if ``rows.sees`` does not name a scratch row for each new node.
     """
     total = len(rows.parents)
     above = np.zeros((total, total), dtype=bool)
@@ -67,5 +71,10 @@ def visible_rows(rows: Rows) -> np.ndarray:
         if parent >= 0:
             above[node] = above[parent]
         above[node, node] = True
+    seen = above[rows.start :]
+    if rows.sees is not None:
+        if len(rows.sees) != len(seen) or any(not 0 <= last < total for last in rows.sees):
+            raise BadInput(f"nodes look up to {list(rows.sees)}, which are not {len(seen)} of {total} nodes")
+        seen = above[list(rows.sees)]
     prefix = np.ones((len(rows.tokens), rows.cache.length), dtype=bool)
-    return np.concatenate((prefix, above[rows.start :]), axis=1)
+    return np.concatenate((prefix, seen), axis=1)

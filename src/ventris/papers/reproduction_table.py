@@ -2,8 +2,10 @@
 
 REPRODUCTIONS: dict[str, str] = {
     "bild": "ventris.papers.bild:reproduce_bild",
+    "chimera": "ventris.papers.chimera:reproduce_chimera",
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
     "eagle3": "ventris.papers.draft_heads:reproduce_eagle3",
+    "falcon": "ventris.papers.falcon:reproduce_falcon",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",

@@ -61,5 +61,4 @@ class HydraObjective(AheadObjective[HydraHeads, HydraSettings]):
         return self.network.vocabulary.one(depth, states)
 
     def measured(self, ranks: Tensor) -> dict[str, Any]:
-        tree = grow_from_ranks(ranks, LARGEST_TREE, RANKS)
-        return {"tree": {"paths": [list(path) for path in tree.paths], "values": list(tree.values)}}
+        return {"tree": grow_from_ranks(ranks, LARGEST_TREE, RANKS).stored()}

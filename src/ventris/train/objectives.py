@@ -117,12 +117,16 @@ class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         ahead = look_ahead(batch, self.learnt_depths, self.place, self.settings.positions, generator)
+        return self.ahead_loss(self.states(batch, ahead, self.learnt_depths), ahead, self.normed(batch))
+
+    def ahead_loss(self, states: Tensor, ahead: Ahead, normed: Tensor) -> Tensor:
+        """The loss of all depths; see :func:`~ventris.train.ahead.ahead_loss`."""
         return ahead_loss(
-            self.states(batch, ahead, self.learnt_depths),
+            states,
             ahead,
             self.logits,
             self.teacher.rows,
-            self.normed(batch),
+            normed,
             self.distribution_loss,
             self.decay,
         )

@@ -196,6 +196,48 @@ class KangarooSettings(NextTokenSettings):
         return (self.exit_layer,)
 
 
+class FalconSettings(TrainSettings):
+    """Falcon: tokens guessed two at a time, trained with a glance at the right ones."""
+
+    block: int = Field(2, ge=1, le=8, description="tokens guessed in a pass of the drafter")
+    heads: int = Field(6, ge=1, le=16, description="tokens ahead up to which acceptance is measured")
+    mixer: Literal["lstm", "linear"] = Field(
+        "lstm", description="what reads token and feature before the layer; linear is EAGLE's form"
+    )
+    own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
+    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
+    label_share: float = Field(0.1, ge=0, le=1, description="share of the text's own token in that")
+    token_weight: float = Field(
+        0.1, ge=0, description="factor on the loss of tokens, that of features being 1"
+    )
+    glancing: float = Field(
+        0.4,
+        ge=0,
+        le=2,
+        description="positions glanced at for each wrong guess, first of all; 0 for a plain token shift",
+    )
+    glancing_end: float = Field(0.0, ge=0, le=2, description="the same at the end of training")
+    noise: float = Field(0.1, ge=0, description="largest number of the noise on features that are read")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+
+
+class ChimeraSettings(HeadSettings):
+    """Chimera: trigrams, one layer over the target's rows, and fused heads."""
+
+    loss: LossName = Field(
+        "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
+    )
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    decay: float = Field(1.0, gt=0, le=1, description="factor on the loss from head to head")
+    state_weight: float = Field(
+        1.0, ge=0, description="factor on the distance of draft states from the target's rows"
+    )
+    left_out: Literal["nothing", "trigrams", "context"] = Field(
+        "nothing", description="an ablation: nothing, trigrams or context is left out"
+    )
+
+
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 

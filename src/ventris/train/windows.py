@@ -23,15 +23,17 @@ class Batch:
         tokens: int64 ``[B, L]``; 0 in the padding.
         answer: Tokens that the target said, bool ``[B, L]``; false in the padding.
         hidden: The target's rows by tapped layer, float32 ``[B, L, d]``.
+        number: Which batch of the run it is, counted from 0.
     """
 
     tokens: Tensor
     answer: Tensor
     hidden: dict[int, Tensor]
+    number: int = 0
 
     def to(self, device: torch.device) -> Batch:
         hidden = {layer: rows.to(device) for layer, rows in self.hidden.items()}
-        return Batch(self.tokens.to(device), self.answer.to(device), hidden)
+        return Batch(self.tokens.to(device), self.answer.to(device), hidden, self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Windows:
 
     def batch(self, number: int) -> Batch:
         """Batch ``number``, counted from 0."""
-        return self._collate([self._window(number * self.size + i) for i in range(self.size)])
+        return self._collate([self._window(number * self.size + i) for i in range(self.size)], number)
 
     def once(self) -> Iterator[Batch]:
         """Every text once, from its beginning, in order."""
@@ -124,7 +126,7 @@ class Windows:
         start = int(np.random.default_rng([self.seed, 3, epoch, index]).integers(surplus + 1))
         return text, start, start + self.length
 
-    def _collate(self, windows: Sequence[tuple[Text, int, int]]) -> Batch:
+    def _collate(self, windows: Sequence[tuple[Text, int, int]], number: int = 0) -> Batch:
         longest = max(stop - start for _, start, stop in windows)
         tokens = torch.zeros((len(windows), longest), dtype=torch.int64)
         answer = torch.zeros((len(windows), longest), dtype=torch.bool)
@@ -136,4 +138,4 @@ class Windows:
             answer[row, :count] = torch.from_numpy(text.answer[start:stop].copy())
             for place, layer in enumerate(self.taps):
                 hidden[layer][row, :count] = from_bits(text.rows[start:stop, place])
-        return Batch(tokens, answer, hidden)
+        return Batch(tokens, answer, hidden, number)

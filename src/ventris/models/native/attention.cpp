@@ -212,17 +212,20 @@ class TileAttention {
     group_ = model.heads / model.kv_heads;
     count_ = (tile.last - tile.first) * group_;
     int64_t lowest = std::numeric_limits<int64_t>::max();
-    for (int32_t row = tile.first; row < tile.last; ++row) lowest = std::min(lowest, lowest_position(row));
+    for (int32_t row = tile.first; row < tile.last; ++row) {
+      lowest = std::min(lowest, lowest_position(row));
+      scratch_ = std::max(scratch_, request.seen_from(row) + 1);
+    }
     skipped_ = window ? rows_below(request, layer, lowest) : 0;
     layer_ = layer;
-    parts_ = stretches<typename Format::Element>(model, request, layer, kv_head, skipped_, tile.last);
-    columns_ = request.committed - skipped_ + tile.last;
+    parts_ = stretches<typename Format::Element>(model, request, layer, kv_head, skipped_, scratch_);
+    columns_ = request.committed - skipped_ + scratch_;
     stride_ = (columns_ + 2 * kLanes) / kLanes * kLanes;
     padded_dim_ = (model.head_dim + kLanes - 1) / kLanes * kLanes;
     scores_ = scratch.scores.reserve(count_ * stride_);
     outputs_ = scratch.outputs.reserve(count_ * padded_dim_);
     keys_ = scratch.keys.reserve(row_words(model) * kLanes);
-    ancestors_ = scratch.ancestors.reserve(tile.last);
+    ancestors_ = scratch.ancestors.reserve(scratch_);
     std::fill(outputs_, outputs_ + count_ * padded_dim_, 0.0f);
   }
 
@@ -271,10 +274,11 @@ class TileAttention {
 
   // Turn the scores of one query into weights that sum to one, zero where it does not see.
   void soften(int64_t query) {
-    const int32_t row = tile_.first + (int32_t)(query / group_);
+    const int32_t node = tile_.first + (int32_t)(query / group_);
+    const int32_t row = request_.seen_from(node);
     const int32_t depth = request_.depths[row];
     const int64_t committed = request_.committed - skipped_;
-    const int64_t lowest = lowest_position(row);
+    const int64_t lowest = lowest_position(node);
     float* scratch_scores = scores(query) + committed;
 
     // Ancestors move up to lie side by side behind the committed rows.
@@ -299,7 +303,7 @@ class TileAttention {
     // And back to the places of their rows, with zeros elsewhere.
     std::fill(scores(query), visible, 0.0f);
     if (!chain) {
-      int32_t behind = tile_.last;
+      int32_t behind = scratch_;
       for (int32_t k = depth; k >= 0; --k) {
         float weight = scratch_scores[k];
         int32_t place = ancestors_[k];
@@ -309,7 +313,7 @@ class TileAttention {
       }
       std::fill(scratch_scores, scratch_scores + behind, 0.0f);
     } else {
-      std::fill(scratch_scores + depth + 1, scratch_scores + tile_.last, 0.0f);
+      std::fill(scratch_scores + depth + 1, scratch_scores + scratch_, 0.0f);
     }
   }
 
@@ -345,6 +349,7 @@ class TileAttention {
   int64_t group_;    // queries of one node that share the head
   int64_t count_;    // queries
   int64_t skipped_;  // committed rows that no query of the tile sees
+  int32_t scratch_ = 0;  // scratch rows that some query may see
   int64_t columns_;  // rows that some query may see
   int64_t stride_;
   int64_t padded_dim_;

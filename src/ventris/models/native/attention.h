@@ -1,10 +1,11 @@
 // Attention of a few neighbouring nodes of one request over one key/value head.
 //
 // A query's visible keys, in path order, are: the committed rows inside its window, its ancestors among the
-// scratch rows from the top down, and itself. Each score is computed alone; the softmax runs over the visible
-// scores laid side by side, in an order that depends on their count only; the values are added in path order.
-// So the result of a node does not depend on which other nodes there are, on how the rows are spread over
-// spans, or on whether a row is committed or scratch.
+// scratch rows from the top down, and itself; or, in place of itself, another scratch row up to which it looks,
+// with the ancestors of that one. Each score is computed alone; the softmax runs over the visible scores laid
+// side by side, in an order that depends on their count only; the values are added in path order. So the result
+// of a node does not depend on which other nodes there are, on how the rows are spread over spans, or on whether
+// a row is committed or scratch.
 #pragma once
 
 #include <cstdint>

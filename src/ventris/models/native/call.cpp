@@ -28,6 +28,11 @@ VentrisStatus read_tree(const int64_t*& from, int64_t context_length, Request& r
     request.depths[row] = parent < 0 ? 0 : request.depths[parent] + 1;
     if (row >= request.start && request.position(row) >= context_length) return kPositionOutOfRange;
   }
+  request.sees.resize(*from++);
+  for (int32_t& row : request.sees) {
+    if (*from < 0 || *from >= rows) return kMalformedTree;
+    row = (int32_t)*from++;
+  }
   return kOk;
 }
 

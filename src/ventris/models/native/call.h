@@ -7,6 +7,7 @@
 //     number of spans; for each: address, capacity, used rows, first position, address of positions or 0
 //     (int32 [layers, stride]), their stride
 //     parents of all start + nodes scratch rows
+//     number of scratch rows up to which the nodes look, 0 if each looks up to itself; these rows
 //     tokens of the nodes
 //     number of wanted nodes or -1 for all, the wanted nodes
 #pragma once
@@ -39,8 +40,10 @@ struct Request {
   std::vector<int64_t> tokens;
   std::vector<int32_t> parents;
   std::vector<int32_t> depths;  // of all scratch rows, 0 for one that follows the last committed row
+  std::vector<int32_t> sees;    // of the nodes: the scratch row that is seen with its ancestors; empty: the node
 
   int64_t position(int64_t scratch_row) const { return next_position + depths[scratch_row]; }
+  int32_t seen_from(int32_t scratch_row) const { return sees.empty() ? scratch_row : sees[scratch_row - start]; }
 };
 
 struct Call {

@@ -282,6 +282,11 @@ class NativeDecoder:
                 (storage.data.data_ptr(), storage.capacity, span.used, span.first_position, address, stride)
             )
         call.extend(rows.parents)
+        sees = rows.sees or ()
+        if len(sees) not in (0, count):
+            raise BadInput(f"{len(sees)} nodes say how far they look, of {count}")
+        call.append(len(sees))
+        call.extend(sees)
         call.extend(tokens)
         if rows.wanted is None:
             call.append(-1)
@@ -300,7 +305,7 @@ class NativeDecoder:
             )
         if status == abi.NODE_OUT_OF_RANGE:
             return BadInput("a wanted node is none of the request's new nodes")
-        return BadInput("a tree's parents must come before their children")
+        return BadInput("a tree's parents must come before their children, and nodes look up to its rows")
 
     def _describe_model(self) -> tuple[abi.Model, ctypes.Array[abi.Layer]]:
         config, address = self.config, self._packed.address

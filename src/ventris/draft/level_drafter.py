@@ -1,0 +1,95 @@
+"""Drafters whose heads stand one behind the other: trees that grow level by level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+from typing import Any
+
+from ventris.draft.head_drafter import HeadDrafter
+from ventris.draft.head_tree import Path as TreePath
+from ventris.draft.head_tree import StaticTree
+from ventris.engine.parts import DraftJob
+from ventris.engine.tree import TokenTree
+from ventris.models.native.rows import most_probable
+from ventris.models.stage import Array
+
+DYNAMIC_WIDTH = 4
+"""Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
+
+
+@dataclass(slots=True)
+class Node:
+    """A tree node that is to be expanded.
+
+    Attributes:
+        draft: Index of its draft.
+        reach: Chance that the path down to it is right, by the heads' probabilities.
+    """
+
+    draft: int
+    node: int
+    path: TreePath
+    reach: float
+
+
+@dataclass(slots=True)
+class Draft:
+    """A tree under construction."""
+
+    job: DraftJob
+    tree: TokenTree
+    nodes: int
+    depth: int
+    children: dict[TreePath, list[float]]
+
+
+class LevelDrafter(HeadDrafter):
+    """Expands the frontiers of all requests at once.
+
+    A dynamic tree takes at each level the likeliest nodes by the heads' probabilities, and of all of them
+    the likeliest.
+    """
+
+    @classmethod
+    def tree_of(cls, measured: Any) -> StaticTree:
+        """The tree by measured joint frequency of its paths."""
+        return StaticTree.read(measured["tree"])
+
+    def _begin(self, job: DraftJob, levels: int, able: bool) -> Draft:
+        """An empty tree; nothing may grow on it unless ``able``."""
+        nodes = min(job.budget.nodes, self.nodes) if able else 0
+        depth = min(job.budget.depth, levels)
+        return Draft(job, self._root(job), nodes, depth, self.measured_children(nodes, depth))
+
+    def _offer(
+        self, drafts: list[Draft], frontier: list[Node], logits: Array, level: int
+    ) -> list[tuple[Node, int]]:
+        """Add the children of a frontier; return those to expand next with their parents' places in it."""
+        measured = [drafts[node.draft].children.get(node.path, []) for node in frontier]
+        width = DYNAMIC_WIDTH if self.dynamic else max(map(len, measured))
+        guesses = [most_probable(row, width) if width else [] for row in logits]
+        offered: list[tuple[Node, int]] = []
+        for place, (node, guessed) in enumerate(zip(frontier, guesses, strict=True)):
+            draft = drafts[node.draft]
+            chances = [exp(chance) for _, chance in guessed] if self.dynamic else measured[place]
+            for rank, ((listed, _), confidence) in enumerate(zip(guessed, chances, strict=False)):
+                token = self._ids[listed]
+                child = draft.tree.add(token, node.node, confidence)
+                path = (*node.path, rank)
+                ends = token in draft.job.request.end_ids or level + 1 >= draft.depth
+                if not ends and (self.dynamic or path in draft.children):
+                    offered.append((Node(node.draft, child, path, node.reach * confidence), place))
+        return _likeliest_of_each(offered) if self.dynamic else offered
+
+
+def _likeliest_of_each(offered: list[tuple[Node, int]]) -> list[tuple[Node, int]]:
+    """The likeliest few nodes of every draft."""
+    kept: list[tuple[Node, int]] = []
+    room: dict[int, int] = {}
+    for entry in sorted(offered, key=lambda entry: -entry[0].reach):
+        draft = entry[0].draft
+        room[draft] = room.get(draft, DYNAMIC_WIDTH) - 1
+        if room[draft] >= 0:
+            kept.append(entry)
+    return kept

@@ -1,0 +1,71 @@
+"""The reproduction of Chimera, on a tiny model with drafters that nobody trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import ventris
+from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.chimera_network import ChimeraNetwork, LeftOut
+from ventris.draft.head_tree import grow_from_accuracies
+from ventris.draft.medusa_heads import MedusaHeads
+from ventris.draft.prefix_attention import PrefixSizes
+from ventris.draft.shortlist import Shortlist
+from ventris.draft.target_head import TargetHead
+from ventris.draft.target_sketch import TargetSketch
+from ventris.papers.chimera import reproduce_chimera
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
+from tiny_model import write_tiny_model
+
+ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]]
+
+
+def write(folder: Path, model: ventris.Model, left_out: LeftOut | None) -> str:
+    """Chimera's network with random weights, or Medusa heads."""
+    target = model.target
+    shortlist = Shortlist(torch.arange(target.vocab_size), target.vocab_size)
+    sizes = PrefixSizes.of(target.config).stored()
+    torch.manual_seed(0)
+    if left_out is None:
+        network, method = MedusaHeads(2, target.hidden_size, len(shortlist), "tied"), "medusa"
+        measured = {"accuracies": ACCURACIES}
+    else:
+        network, method = ChimeraNetwork(2, sizes, len(shortlist), "tied", left_out), "chimera"
+        measured = {"tree": grow_from_accuracies(ACCURACIES, 9).stored()}
+    network.vocabulary.begin(shortlist, TargetHead.of(model.source, shortlist))
+    sketch, tensors = TargetSketch.of(target), network.state_dict()
+    HeadCheckpoint(method, sketch, network.sizes, measured, tensors).save(folder)
+    return str(folder)
+
+
+def test_medusa_ablations_and_memo(tmp_path):
+    tiny = str(write_tiny_model(tmp_path / "tiny"))
+    model = ventris.load(tiny, "float32", "torch", "cpu")
+    asked = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+    found = reproduce_chimera(
+        write(tmp_path / "whole", model, "nothing"),
+        write(tmp_path / "no-trigrams", model, "trigrams"),
+        write(tmp_path / "no-context", model, "context"),
+        write(tmp_path / "plain", model, "nothing"),
+        write(tmp_path / "medusa", model, None),
+        nodes=6,
+        data=str(tmp_path / "asked.jsonl"),
+        max_new_tokens=16,
+        model=tiny,
+        dtype="float32",
+        kernels="torch",
+    )
+    rows = {row.name: row for row in found.ours}
+    against = {name.rpartition("against ")[2]: row for name, row in rows.items() if "against" in name}
+    assert sorted(against) == ["Medusa-1", "no context", "no distillation", "no trigrams"]
+    assert all(row.value >= 1 and row.baseline >= 1 for row in against.values())
+    # The weights of these two are the same.
+    assert against["no distillation"].value == against["no distillation"].baseline
+    assert 0 < rows["trigrams that were remembered"].value < 1
+    assert rows["speed with chimera, as a multiple of plain decoding's"].value > 0
