@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ventris.engine.errors import BadInput
-from ventris.guide import JsonSchema, Limits
+from ventris.guide import JsonSchema, Limits, ToolCalls
 from ventris.guide.checked_state import CheckedState
 from ventris.guide.hard_state import HardState
 from ventris.guide.vocabulary import vocabulary_of
@@ -61,7 +61,7 @@ def test_a_text_that_ends_keeps_what_no_mask_can(name: str, sampling: dict[str, 
 
 
 def test_without_the_check_such_texts_end_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(JsonSchema, "satisfied_meanwhile", lambda guide, text: True)
+    monkeypatch.setattr(JsonSchema, "satisfied_meanwhile", lambda guide, texts: [True] * len(texts))
     done = [
         decode([JsonSchema(schema)], TinyTarget(seed))[0] for schema in CHECKED.values() for seed in range(6)
     ]
@@ -146,16 +146,48 @@ def test_a_slow_check_is_made_once_and_then_only_at_the_end(monkeypatch: pytest.
     guide = JsonSchema(UNIQUE, limits=Limits(check_seconds=0.25)).bind(tiny_tokenizer())
     asked = []
 
-    def fault(text: str, schema: Any, formats: Any, limits: Limits) -> str:
+    def faults(texts: Any, schema: str, formats: Any, limits: Limits) -> list[str]:
         asked.append(limits.compile_seconds)
         raise BadInput("it takes more than 0.25 s")
 
-    monkeypatch.setattr(vocabulary_of(tiny_tokenizer()).worker, "fault", fault)
-    assert guide.satisfied_meanwhile(b"[1,1]")
-    assert guide.satisfied_meanwhile(b"[1,1,1]")
+    monkeypatch.setattr(vocabulary_of(tiny_tokenizer()).checker, "faults", faults)
+    assert guide.satisfied_meanwhile([b"[1,1]"]) == [True]
+    assert guide.satisfied_meanwhile([b"[1,1,1]", b"[2,2]"]) == [True, True]
     assert asked == [0.25]
-    with pytest.raises(BadInput, match="takes more than"):
-        guide.satisfied(b"[1,1]")
+    # The check at the end has a worker of its own.
+    assert not guide.satisfied(b"[1,1]")
+
+
+def test_many_endings_are_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    request: Any = type("View", (), {"end_ids": frozenset((2, 0))})
+    guide = JsonSchema({"type": "string", "not": {"pattern": "x$"}}).bind(tiny_tokenizer())
+    state = guide.start(request)
+    asked = []
+    checks = guide.satisfied_meanwhile
+    monkeypatch.setattr(guide, "satisfied_meanwhile", lambda texts: asked.append(len(texts)) or checks(texts))
+    for token in tiny_tokenizer().encode('"ax'):
+        state.advance(token)
+    ends = [t for t, spelled in enumerate(tiny_tokenizer().vocabulary_bytes) if spelled == b'"']
+    mask = state.adjust(torch.zeros(tiny_tokenizer().vocab_size), None)
+    assert all(mask[token] == -torch.inf for token in ends)
+    assert mask[tiny_tokenizer().encode("a")[0]] == 0
+    assert len(asked) == 1
+    # The same place again costs nothing.
+    state.adjust(torch.zeros(tiny_tokenizer().vocab_size), None)
+    assert len(asked) == 1
+
+
+def test_a_broken_tool_call_may_end_and_is_told() -> None:
+    request: Any = type("View", (), {"end_ids": frozenset((2, 0))})
+    parameters = {"type": "object", "properties": {"x": UNIQUE}, "required": ["x"]}
+    guide = ToolCalls([{"name": "f", "parameters": parameters}], "required", style="hermes")
+    state = guide.bind(tiny_tokenizer()).start(request)
+    assert type(state) is HardState
+    call = '<tool_call>\n{"name": "f", "arguments": {"x": [1, 1]}}\n</tool_call>'
+    for token in tiny_tokenizer().encode(call):
+        state.advance(token)
+    assert not state.broken
+    assert not state.valid
 
 
 def test_where_the_mask_keeps_all_nothing_is_checked() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 import threading
 from base64 import b64decode
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -32,7 +33,7 @@ class CompileWorker:
     several threads wait for each other.
 
     Args:
-        tokens: Bytes of every token.
+        tokens: Bytes of every token; none for a process that only checks texts against schemas.
         special: Tokens that are no text.
         end: A token that ends the text.
     """
@@ -75,14 +76,22 @@ class CompileWorker:
             raise GrammarRefused(gist(answer["error"]))
         return b64decode(answer["made"])
 
-    def fault(self, text: str, schema: Any, formats: Collection[str], limits: Limits) -> str:
-        """Why a text breaks a schema; empty if it does not.
+    def faults(
+        self, texts: Sequence[str], schema: str, formats: Collection[str], limits: Limits
+    ) -> list[str]:
+        """Why each text breaks a schema (JSON text); empty where it does not.
 
         Raises:
-            BadInput: naming the limit that the check passed.
+            BadInput: naming the limit that the checks passed.
         """
         self._prepare("jsonschema")
-        return self._ask({"text": text, "schema": schema, "formats": sorted(formats)}, limits)["error"]
+        key = hashlib.sha256(json.dumps([schema, sorted(formats)]).encode()).hexdigest()
+        asked = {"texts": list(texts), "formats": sorted(formats), "key": key}
+        answer = self._ask(asked, limits)
+        if "unknown" in answer:
+            answer = self._ask({**asked, "schema": schema}, limits)
+        found: list[str] = answer["faults"]
+        return found
 
     def _prepare(self, package: str) -> None:
         """Import a package there, which takes long and is no limit on anybody's grammar."""
@@ -102,7 +111,7 @@ class CompileWorker:
             self._answer(START_SECONDS, "the compile worker does not start")
             self._ready = True
 
-    def _ask(self, request: dict[str, Any], limits: Limits) -> dict[str, str]:
+    def _ask(self, request: dict[str, Any], limits: Limits) -> dict[str, Any]:
         with self._lock:
             self._start()
             self._expect_start()

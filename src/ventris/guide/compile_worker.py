@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64encode
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+KEPT_SCHEMAS = 16
 
 
 class _Vocabulary:
@@ -64,28 +67,48 @@ def _trouble(tokenizer: LLTokenizer, asked: dict[str, Any]) -> str:
     return matcher.get_error()
 
 
-def _fault(asked: dict[str, Any]) -> str:
-    """What is wrong with a text, checked by the reference validator; empty if nothing is."""
+class _Checks:
+    """Texts against schemas, by the reference validator; the latest schemas are kept ready."""
+
+    def __init__(self) -> None:
+        self._validators: OrderedDict[str, Any] = OrderedDict()
+
+    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """What is wrong with each text, empty where nothing is; or that the schema has to be sent."""
+        key = asked["key"]
+        if "schema" in asked:
+            self._validators[key] = _validator(json.loads(asked["schema"]), asked["formats"])
+            if len(self._validators) > KEPT_SCHEMAS:
+                self._validators.popitem(last=False)
+        if key not in self._validators:
+            return {"unknown": True}
+        self._validators.move_to_end(key)
+        return {"faults": [_fault(self._validators[key], text) for text in asked["texts"]]}
+
+
+def _validator(schema: Any, known_formats: list[str]) -> Any:
     from jsonschema import Draft202012Validator, FormatChecker, validators
     from jsonschema_specifications import REGISTRY
 
-    schema = asked["schema"]
     kind = validators.validator_for(schema, default=Draft202012Validator)
     # The newest meaning of each format; older drafts had a "time" without a zone.
     formats = FormatChecker(formats=())
     known = Draft202012Validator.FORMAT_CHECKER.checkers
-    formats.checkers = {name: known[name] for name in asked["formats"] if name in known}
+    formats.checkers = {name: known[name] for name in known_formats if name in known}
     # A registry of one's own keeps the validator from fetching references.
-    validator = kind(schema, registry=REGISTRY, format_checker=formats)
+    return kind(schema, registry=REGISTRY, format_checker=formats)
+
+
+def _fault(validator: Any, text: str) -> str:
     try:
-        first = next(validator.iter_errors(json.loads(asked["text"])), None)
+        first = next(validator.iter_errors(json.loads(text)), None)
     except Exception as error:  # whatever a strange schema does to the validator
         return f"it cannot be checked: {type(error).__name__}: {error}"
     return first.message if first else ""
 
 
 def _jsonschema(vocabulary: _Vocabulary) -> Callable[[str], bytes] | None:
-    """Nothing is compiled; the packages that :func:`_fault` needs are imported once."""
+    """Nothing is compiled; the packages that checks need are imported once."""
     import_module("jsonschema")
     import_module("jsonschema_specifications")
     return None
@@ -133,7 +156,9 @@ def _built(make: Callable[[str], bytes], grammar: str) -> dict[str, str]:
 def main() -> None:
     """Serve until the other side closes the pipe."""
     vocabulary: Any = _Vocabulary(json.loads(sys.stdin.readline()))
-    tokenizer = LLTokenizer(vocabulary)
+    # A worker for checks alone has no vocabulary.
+    tokenizer = LLTokenizer(vocabulary) if vocabulary.tokens else None
+    checks = _Checks()
     print(json.dumps({"ready": True}), flush=True)
     made: dict[str, Callable[[str], bytes] | None] = {}
     for line in sys.stdin:
@@ -143,10 +168,13 @@ def main() -> None:
             print(json.dumps({"ready": True}), flush=True)
             continue
         _bound_memory(asked["memory"])
+        answer: dict[str, Any]
         if make := made.get(asked.get("back_end", "")):
             answer = _built(make, asked["grammar"])
+        elif tokenizer is not None and "grammar" in asked:
+            answer = {"error": _trouble(tokenizer, asked)}
         else:
-            answer = {"error": _trouble(tokenizer, asked) if "grammar" in asked else _fault(asked)}
+            answer = checks.answer(asked)
         print(json.dumps(answer), flush=True)
 
 

@@ -148,12 +148,12 @@ class HardGuide(ABC):
 
     def _find_opening(self, matcher: Matcher, vocabulary: Vocabulary) -> list[int] | None:
         """The first ending to keep to; ``None`` if none is found that also passes the checks."""
-        if not self.checks_text:
+        if not self.refuses_broken_ends:
             return find_ending(matcher, vocabulary, LONGEST)
         view = vocabulary.token_bytes
 
         def keeps(tokens: Sequence[int]) -> bool:
-            return self.satisfied_meanwhile(b"".join(view[token] for token in tokens))
+            return self.satisfied_meanwhile([b"".join(view[token] for token in tokens)])[0]
 
         return find_ending(matcher, vocabulary, LONGEST, keeps)
 
@@ -178,9 +178,14 @@ class HardGuide(ABC):
         """Whether a complete text also keeps the rules that the grammar cannot express."""
         return True
 
-    def satisfied_meanwhile(self, text: bytes) -> bool:
-        """As :meth:`satisfied`, for a text that has not ended; true where that takes too long to say."""
-        return True
+    @property
+    def refuses_broken_ends(self) -> bool:
+        """Whether a text is kept from ending while :meth:`satisfied` does not hold."""
+        return self.checks_text
+
+    def satisfied_meanwhile(self, texts: Sequence[bytes]) -> list[bool]:
+        """As :meth:`satisfied`, of texts that have not ended; all true where that takes too long to say."""
+        return [True] * len(texts)
 
     def last_bytes(self, text: bytes) -> bytes:
         """The bytes that a text which begins as ``text`` does may end with, but for blanks."""
@@ -199,7 +204,7 @@ class HardGuide(ABC):
         """
         if self._vocabulary is None or self._matcher is None:
             raise BadInput(f"guide {self.name!r} has no tokenizer yet; call bind(tokenizer)")
-        kind = CheckedState if self.checks_text else HardState
+        kind = CheckedState if self.refuses_broken_ends else HardState
         state = kind(self, self._vocabulary, self._matcher.deep_copy(), request.end_ids)
         if self.close == "in-time":
             state.deadline = self._deadline(self._vocabulary, request.remaining)
@@ -222,7 +227,7 @@ class HardGuide(ABC):
 
     def _deadline(self, vocabulary: Vocabulary, tokens: int) -> Deadline:
         if self._opening is None:
-            rules = " that also keeps the rules without a mask" if self.checks_text else ""
+            rules = " that also keeps the rules without a mask" if self.refuses_broken_ends else ""
             raise BadInput(
                 f"guide {self.name!r} cannot close in time: no text of {LONGEST} tokens or less was "
                 f"found{rules}; set close to 'free'"

@@ -44,6 +44,11 @@ class Form(Protocol):
     name: ClassVar[str]
     forced: bool
 
+    @property
+    def checks_text(self) -> bool: ...
+
+    def satisfied(self, text: bytes) -> bool: ...
+
 
 class HardState:
     """A place in a text of the language.
@@ -231,8 +236,10 @@ class HardState:
 
     @property
     def valid(self) -> bool:
-        """Whether the text so far is a whole text of the language."""
-        return not self.broken and self._matcher.is_accepting()
+        """Whether the text so far is a whole text of the language that also passes the checks at the end."""
+        if self.broken or not self._matcher.is_accepting():
+            return False
+        return not self._guide.checks_text or self._guide.satisfied(self.text())
 
     def text(self) -> bytes:
         """The text so far."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 
 from llguidance import LLMatcher
@@ -16,7 +18,6 @@ from ventris.guide.back_ends.from_schema import from_schema
 from ventris.guide.back_ends.language import Language
 from ventris.guide.compile import GrammarRefused
 from ventris.guide.hard import HardGuide, HardSettings, with_back_ends, with_hard_options
-from ventris.guide.limits import Limits
 from ventris.guide.matcher import Matcher
 from ventris.guide.schema.formats import AT_END
 from ventris.guide.schema.notes import Enforcement
@@ -126,6 +127,13 @@ class JsonSchema(HardGuide):
 
     def compile(self, vocabulary: Vocabulary) -> Matcher:
         """The matcher; what the back end cannot take is left to the check at the end, unless ``strict``."""
+        made = self._compiled(vocabulary)
+        if self.refuses_broken_ends:
+            # What takes long the first time must not fall into a step.
+            vocabulary.checker.faults([], self._text, AT_END, self.limits)
+        return made
+
+    def _compiled(self, vocabulary: Vocabulary) -> Matcher:
         if self.backend != LLGUIDANCE:
             made = super().compile(vocabulary)
             self._refuse_unmasked()
@@ -157,21 +165,26 @@ class JsonSchema(HardGuide):
 
     def satisfied(self, text: bytes) -> bool:
         """Whether a complete text is valid under the whole schema."""
-        return not self._fault(text, self.limits)
-
-    def satisfied_meanwhile(self, text: bytes) -> bool:
-        """As :meth:`satisfied`; true from the first check on that takes longer than ``check_seconds``."""
-        if self._slow:
-            return True
-        try:
-            return not self._fault(text, replace(self.limits, compile_seconds=self.limits.check_seconds))
-        except BadInput:
-            self._slow = True
-            return True
-
-    def _fault(self, text: bytes, limits: Limits) -> str:
         assert self._vocabulary is not None
-        return self._vocabulary.worker.fault(text.decode(), self.schema, AT_END, limits)
+        [fault] = self._vocabulary.worker.faults([text.decode()], self._text, AT_END, self.limits)
+        return not fault
+
+    def satisfied_meanwhile(self, texts: Sequence[bytes]) -> list[bool]:
+        """As :meth:`satisfied`, of several texts; all true once that takes longer than ``check_seconds``."""
+        assert self._vocabulary is not None
+        if not self._slow:
+            limits = replace(self.limits, compile_seconds=self.limits.check_seconds)
+            spelled = [text.decode() for text in texts]
+            try:
+                found = self._vocabulary.checker.faults(spelled, self._text, AT_END, limits)
+                return [not fault for fault in found]
+            except BadInput:
+                self._slow = True
+        return [True] * len(texts)
+
+    @cached_property
+    def _text(self) -> str:
+        return json.dumps(self.schema)
 
     def last_bytes(self, text: bytes) -> bytes:
         """The bracket or quote that closes what was opened; else the end of a word or number."""

@@ -155,15 +155,16 @@ class ToolCalls(JsonSchema):
         """Whether the arguments of every call are valid under the whole schema."""
         assert self._vocabulary is not None
         how = self._known_format()
-        return not any(
-            self._vocabulary.worker.fault(
-                json.dumps({"name": call.name, how.arguments: call.arguments}),
-                self.schema,
-                AT_END,
-                self.limits,
-            )
+        calls = [
+            json.dumps({"name": call.name, how.arguments: call.arguments})
             for call in self.read(text.decode()).calls
-        )
+        ]
+        return not any(self._vocabulary.worker.faults(calls, self._text, AT_END, self.limits))
+
+    @property
+    def refuses_broken_ends(self) -> bool:
+        """False: a call is broken long before the text may end, and one more call would not mend it."""
+        return False
 
     def read(self, text: str) -> ToolAnswer:
         """The text and the calls of an answer."""

@@ -67,6 +67,8 @@ class Vocabulary:
         special = sorted({*tokenizer.special_ids, *self.end_ids})
         self.worker = CompileWorker(self.token_bytes, special, self.end)
         self.worker.start()
+        # Checks that a step waits for must not stand behind somebody's grammar.
+        self.checker = CompileWorker([], [], 0)
         wrapped: Any = _Wrapped(tokenizer, special)
         self.backend = LLTokenizer(wrapped, eos_token=list(tokenizer.eos_ids))
         self.split = wrapped
@@ -156,5 +158,6 @@ def vocabulary_of(tokenizer: ByteTokenizer) -> Vocabulary:
             if len(_known) > KEPT_VOCABULARIES:
                 _, dropped = _known.popitem(last=False)
                 dropped.worker.close()
+                dropped.checker.close()
         _known.move_to_end(key)
         return _known[key]
