@@ -11,6 +11,7 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.train.ahead import Ahead
 from ventris.train.falcon import FalconObjective, glance, replaced
+from ventris.train.objectives import Lesson
 from ventris.train.settings import FalconSettings, read_settings
 from ventris.train.windows import Batch
 
@@ -27,9 +28,8 @@ def objective(model, given, **changes) -> FalconObjective:
     shortlist = Shortlist(torch.arange(40), model.target.vocab_size)
     settings = read_settings(FalconSettings, {**given, "heads": 5, **changes})
     torch.manual_seed(0)
-    made = FalconObjective(
-        model, model.source.config, TargetHead.of(model.source, shortlist), shortlist, settings
-    )
+    lesson = Lesson(model, model.source.config, TargetHead.of(model.source, shortlist), shortlist)
+    made = FalconObjective(lesson, settings)
     with torch.no_grad():
         for parameter in made.network.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)

@@ -11,15 +11,11 @@ from ventris.draft.chimera_network import ChimeraNetwork
 from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
 from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead, look_ahead
 from ventris.train.losses import mse
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import ChimeraSettings
 from ventris.train.texts import Progress
@@ -40,25 +36,18 @@ class ChimeraObjective(AheadObjective[ChimeraNetwork, ChimeraSettings]):
 
     method = "chimera"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: ChimeraSettings,
-    ) -> None:
+    def __init__(self, lesson: Lesson, settings: ChimeraSettings) -> None:
         network = ChimeraNetwork(
             settings.heads,
-            PrefixSizes.of(config).stored(),
-            len(shortlist),
-            trained_rows(settings.own_rows, config.tied_head),
+            PrefixSizes.of(lesson.config).stored(),
+            len(lesson.shortlist),
+            trained_rows(settings.own_rows, lesson.config.tied_head),
             settings.left_out,
-            config.embedding_scale,
+            lesson.config.embedding_scale,
         )
-        network.vocabulary.begin(shortlist, head)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
         self.sizes = network.sizes
-        super().__init__(network, model.target, head, shortlist, settings, settings.heads, settings.decay)
+        super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         ahead = look_ahead(batch, self.learnt_depths, self.place, self.settings.positions, generator)

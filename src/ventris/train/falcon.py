@@ -12,17 +12,14 @@ from ventris.draft.falcon_network import LSTM_LAYERS, FalconNetwork, MixerState,
 from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
 from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
-from ventris.draft.shortlist import NOT_LISTED, Shortlist
-from ventris.draft.target_head import TargetHead
+from ventris.draft.shortlist import NOT_LISTED
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.target import Rows
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead, label_ranks, look_ahead
 from ventris.train.first_weights import passing_weights
 from ventris.train.losses import cross_entropy, smooth_l1
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import FalconSettings
 from ventris.train.texts import Progress
@@ -60,28 +57,21 @@ class FalconObjective(AheadObjective[FalconNetwork, FalconSettings]):
 
     method = "falcon"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: FalconSettings,
-    ) -> None:
+    def __init__(self, lesson: Lesson, settings: FalconSettings) -> None:
         network = FalconNetwork(
-            PrefixSizes.of(config).stored(),
+            PrefixSizes.of(lesson.config).stored(),
             settings.block,
-            len(shortlist),
-            trained_rows(settings.own_rows, config.tied_head),
+            len(lesson.shortlist),
+            trained_rows(settings.own_rows, lesson.config.tied_head),
             settings.mixer == "lstm",
-            config.embedding_scale,
+            lesson.config.embedding_scale,
         )
-        network.vocabulary.begin(shortlist, head)
-        network.begin(passing_weights(network.config, head))
-        size = float(embedding_rows(model.target, shortlist.ids.tolist()).std())
-        pass_features_on(network, head.norm, size)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
+        network.begin(passing_weights(network.config, lesson.head))
+        size = float(embedding_rows(lesson.model.target, lesson.shortlist.ids.tolist()).std())
+        pass_features_on(network, lesson.head.norm, size)
         self.sizes = network.sizes
-        super().__init__(network, model.target, head, shortlist, settings, settings.block, decay=1.0)
+        super().__init__(network, lesson, settings, settings.block, decay=1.0)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         settings, k = self.settings, self.settings.block
