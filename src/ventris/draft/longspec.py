@@ -3,9 +3,9 @@
 Yang et al. 2025, arXiv 2502.17421. One block reads token ids alone. Its first attention is causal and sees a
 sliding window of its own rows; its second one reads the keys and values of the target's last layer, of all
 tokens that the target has processed, where they lie in the target's cache. So however long the text is, the
-drafter itself keeps the window and a few rows more. A token drafted at depth j looks at the target's rows from
-j positions past the last of them; training rehearses that, with offsets of 1 to 4, and moves short texts to far
-positions behind a few anchors, so that it drafts there too (:mod:`ventris.train.longspec`).
+drafter itself keeps the window and a few rows more. A token drafted at depth j looks at the target's rows
+from j positions further on than the root; training rehearses that, and moves short texts to far positions
+behind a few anchors, so that it drafts there too (:mod:`ventris.train.longspec`).
 
 The tree is the paper's: at each level the likeliest few of all continuations of the level above, by the
 product of the probabilities down to them. The block ends in a norm before the target's vocabulary rows, which
@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.draft.decoder_beside import config_of, decoder_beside
 from ventris.draft.head_tree import LARGEST_TREE
 from ventris.draft.longspec_network import LongSpecNetwork
@@ -104,12 +104,9 @@ class LongSpec:
     draws = False
     taps: Sequence[int] = ()
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of the LongSpec drafter."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         nodes: int = Field(16, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
         depth: int = Field(5, ge=1, le=16, description="tokens drafted ahead")
         width: int = Field(4, ge=1, le=16, description="nodes kept of each level; 1 for a chain")
@@ -135,11 +132,7 @@ class LongSpec:
         Raises:
             BadInput: if there is none, or it belongs to another target.
         """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("longspec", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "longspec")
-        stored.target.check(target, f"the LongSpec checkpoint {folder}", tokenizer)
+        target, stored = open_checkpoint("longspec", model, checkpoint)
         config = config_of(target)
         network = LongSpecNetwork(config, **stored.sizes)
         stored.fill(network)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ventris.draft.decoder_network import DecoderNetwork
@@ -102,7 +101,7 @@ class LongSpecNetwork(DecoderNetwork):
 
 
 def longspec_layer(config: DecoderConfig, window: int) -> DecoderConfig:
-    """The block's sizes and switches; its angles are those of the target's last layer, whose keys it reads."""
+    """The block's sizes and switches; its angles are those of the layer whose keys it reads."""
     theta = config.theta(config.num_layers - 1)
     scaled = theta == config.rope_theta
     return replace(
@@ -137,6 +136,7 @@ def _attend_texts(
     mask = query.new_zeros(visible.shape).masked_fill_(~(visible | ~sees), -torch.inf)
     parts = zip(torch.split(query, list(counts)), torch.split(mask, list(counts)), keys, values, strict=True)
     mixed = [
-        decoder.attend(some, key.transpose(0, 1), value.transpose(0, 1), own) for some, own, key, value in parts
+        decoder.attend(some, key.transpose(0, 1), value.transpose(0, 1), own)
+        for some, own, key, value in parts
     ]
     return torch.cat(mixed) * sees

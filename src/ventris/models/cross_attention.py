@@ -1,4 +1,4 @@
-"""A second attention of a block, to rows that another decoder lends; see ``cross_attention`` of the configuration."""
+"""A second attention of a block, to rows that another decoder lends (``DecoderConfig.cross_attention``)."""
 
 from __future__ import annotations
 
@@ -48,5 +48,6 @@ def check_lent(config: DecoderConfig, layout: CacheLayout) -> None:
     lent, own = (layout.kv_heads, layout.head_dim), (config.num_kv_heads, config.head_dim)
     if lent != own:
         raise BadInput(
-            f"the lent rows have {lent[0]} heads of {lent[1]} numbers, this decoder's have {own[0]} of {own[1]}"
+            f"the lent rows have {lent[0]} heads of {lent[1]} numbers, "
+            f"this decoder's have {own[0]} of {own[1]}"
         )

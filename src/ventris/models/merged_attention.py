@@ -1,9 +1,9 @@
 """Attention over parts of the keys, put together by their log-sum-exps.
 
-Yang et al. 2025, arXiv 2502.17421, section 3.3 (hybrid tree attention). All nodes of a tree see every
-committed row, so that part needs no mask and runs in the quickest kernel; the few rows of the tree itself are
-masked. With o_i the result over part i and l_i the logarithm of its softmax's denominator, the result over all
-keys is sum o_i exp(l_i - l) with l = log sum exp(l_i): the very softmax over the union.
+Yang et al. 2025, arXiv 2502.17421 (hybrid tree attention). All nodes of a tree see every committed row, so
+that part needs no mask and runs in the quickest kernel; the few rows of the tree itself are masked. With o_i
+the result over part i and l_i the logarithm of its softmax's denominator, the result over all keys is
+sum o_i exp(l_i - l) with l = log sum exp(l_i): the very softmax over the union.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class Part:
 def attend_part(
     query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
 ) -> Part:
-    """Attention of ``query: [kv_heads, queries, head_dim]`` over ``keys, values: [kv_heads, rows, head_dim]``.
+    """Attention over one part.
 
     Args:
+        query: ``[kv_heads, queries, head_dim]``.
+        keys: ``[kv_heads, rows, head_dim]``; so are ``values``.
         scale: Factor on the scores.
         mask: Added to the scores, ``[queries, rows]``; every query must see a row.
     """

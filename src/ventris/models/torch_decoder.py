@@ -35,8 +35,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 MERGE_FROM = 4096
 """Committed rows from which a tree's attention is put together from two parts.
 
-Below that one masked call is as quick; with 8192 rows and 5 nodes in float32 the parts take 4.6 ms where it takes
-7.2 ms.
+Below that one masked call is as quick; with 8192 rows and 5 nodes in float32 the parts take 4.6 ms where it
+takes 7.2 ms.
 """
 
 
@@ -119,8 +119,8 @@ class Slot:
         count: Number of nodes.
         masks: For each layer the additive mask ``[count, length + start + count]`` over committed and
             scratch rows, or ``None`` where every node sees everything.
-        tree: The same over the scratch rows alone, ``[count, start + count]``, where attention is put together
-            from two parts in the layers without a window; their mask is ``None`` then.
+        tree: The same over the scratch rows alone, ``[count, start + count]``, where the layers without a
+            window put attention together from two parts; their mask is ``None`` then.
         lent: Keys and values that another decoder lends.
     """
 

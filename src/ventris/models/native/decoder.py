@@ -304,7 +304,9 @@ class NativeDecoder:
         layout = lent.layout
         check_lent(self.config, layout)
         if layout.dtype != self._lent_dtype or layout.device.type != "cpu":
-            raise BadInput(f"the lent rows are {layout.dtype} on {layout.device}, not {self._lent_dtype} here")
+            raise BadInput(
+                f"the lent rows are {layout.dtype} on {layout.device}, not {self._lent_dtype} here"
+            )
         layer_bytes = layout.row_bytes // layout.layers
         call.append(len(lent.spans))
         for span in lent.spans:
