@@ -12,7 +12,6 @@ from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.medusa import Medusa
 from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
@@ -20,7 +19,6 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.train.eagle import eagle_taps
-from ventris.train.first_weights import passing_weights
 
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1], [0.3, 0.2, 0.1]]
 
@@ -88,17 +86,4 @@ def eagle_network(target: TorchDecoder, listed: int = 40) -> EagleNetwork:
     network = EagleNetwork(sizes, eagle_taps(target.num_layers), listed)
     network.begin(shortlist, target_head(target, shortlist))
     shake(network, seed=5)
-    return network
-
-
-def longspec_network(
-    target: TorchDecoder, listed: int = 40, window: int = 16, offsets: int = 4
-) -> LongSpecNetwork:
-    """A LongSpec block near its start."""
-    shortlist = Shortlist(torch.arange(listed), target.vocab_size)
-    network = LongSpecNetwork(target.config, window, offsets, listed, "stored")
-    head = target_head(target, shortlist)
-    network.vocabulary.begin(shortlist, head)
-    network.begin(passing_weights(network.config, head))
-    shake(network, seed=6)
     return network
