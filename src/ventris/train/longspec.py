@@ -21,18 +21,15 @@ import torch
 from torch import Tensor
 
 from ventris.draft.longspec_network import Lent, LongSpecNetwork, Queries
-from ventris.draft.shortlist import Shortlist
-from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.errors import BadInput
-from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.weights import Weights
 from ventris.train.ahead import Ahead, look_ahead
 from ventris.train.first_weights import go_on, kept_weights, passing_weights
-from ventris.train.objectives import AheadObjective
+from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import LongSpecSettings
 from ventris.train.texts import Progress
@@ -89,26 +86,22 @@ class LongSpecObjective(AheadObjective[LongSpecNetwork, LongSpecSettings]):
 
     method = "longspec"
 
-    def __init__(
-        self,
-        model: Model,
-        config: DecoderConfig,
-        head: TargetHead,
-        shortlist: Shortlist,
-        settings: LongSpecSettings,
-    ) -> None:
+    def __init__(self, lesson: Lesson, settings: LongSpecSettings) -> None:
+        model, config = lesson.model, lesson.config
         if model.source is None:
             raise BadInput("LongSpec learns from the weights of the target's last layer; load it by name")
         rows = trained_rows(settings.own_rows, config.tied_head)
-        network = LongSpecNetwork(config, settings.sliding_window, settings.offsets, len(shortlist), rows)
+        network = LongSpecNetwork(
+            config, settings.sliding_window, settings.offsets, len(lesson.shortlist), rows
+        )
         self.sizes = network.sizes
-        network.vocabulary.begin(shortlist, head)
+        network.vocabulary.begin(lesson.shortlist, lesson.head)
         if settings.start is None:
-            passing = passing_weights(network.config, head)
-            network.begin({**passing, "model.norm.weight": QUIET * head.norm})
+            passing = passing_weights(network.config, lesson.head)
+            network.begin({**passing, "model.norm.weight": QUIET * lesson.head.norm})
         else:
             go_on(network, self.method, settings.start, model.target, ("window", "rows"))
-        super().__init__(network, model.target, head, shortlist, settings, learnt_depths=1, decay=1.0)
+        super().__init__(network, lesson, settings, learnt_depths=1, decay=1.0)
         self.last_layer = LastLayer(model.source.weights, config, model.target.device)
         context = model.target.context_length
         self.farthest = context if settings.farthest is None else min(settings.farthest, context)
