@@ -120,6 +120,7 @@ def longspec_layer(config: DecoderConfig, window: int) -> DecoderConfig:
         qk_norm=False,
         norm_plus_one=False,
         post_norms=False,
+        attention_softcap=0.0,
         logit_softcap=0.0,
     )
 

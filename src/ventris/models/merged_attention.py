@@ -29,7 +29,12 @@ class Part:
 
 
 def attend_part(
-    query: Tensor, keys: Tensor, values: Tensor, scale: float, mask: Tensor | None = None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    cap: float = 0.0,
 ) -> Part:
     """Attention over one part.
 
@@ -38,14 +43,17 @@ def attend_part(
         keys: ``[kv_heads, rows, head_dim]``; so are ``values``.
         scale: Factor on the scores.
         mask: Added to the scores, ``[queries, rows]``; every query must see a row.
+        cap: Soft cap of the scores; 0 for none.
     """
-    if mask is None and query.device.type == "cpu":
+    if mask is None and not cap and query.device.type == "cpu":
         mixed, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query[None], keys[None], values[None], scale=scale
         )
         return Part(mixed[0], log_sum[0])
     wide = torch.promote_types(query.dtype, torch.float32)
     scores = (query @ keys.transpose(-1, -2)).to(wide) * scale
+    if cap:
+        scores = torch.tanh(scores / cap) * cap
     if mask is not None:
         scores = scores + mask
     return Part(scores.softmax(dim=-1).to(values.dtype) @ values, scores.logsumexp(dim=-1))
@@ -62,7 +70,11 @@ def merge(parts: Sequence[Part]) -> Tensor:
 
 
 def attend_parts(
-    query: Tensor, parts: Sequence[tuple[Tensor, Tensor]], scale: float, mask: Tensor | None = None
+    query: Tensor,
+    parts: Sequence[tuple[Tensor, Tensor]],
+    scale: float,
+    mask: Tensor | None = None,
+    cap: float = 0.0,
 ) -> Tensor:
     """Attention of grouped queries over the keys and values of all parts.
 
@@ -73,6 +85,7 @@ def attend_parts(
         parts: Keys and values ``[kv_heads, rows, head_dim]`` each; empty ones are passed over.
         scale: Factor on the scores.
         mask: Added to the scores of the last part, ``[n, rows]``.
+        cap: Soft cap of the scores; 0 for none.
 
     Returns:
         As the query; zeros where there are no rows at all.
@@ -82,7 +95,7 @@ def attend_parts(
     if mask is not None:
         masks[-1] = mask.repeat(query.shape[1], 1)
     found = [
-        attend_part(folded, keys.to(query.dtype), values.to(query.dtype), scale, own)
+        attend_part(folded, keys.to(query.dtype), values.to(query.dtype), scale, own, cap)
         for (keys, values), own in zip(parts, masks, strict=True)
         if keys.shape[1]
     ]

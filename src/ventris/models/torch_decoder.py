@@ -344,7 +344,7 @@ class TorchDecoder:
         self, query: Tensor, parts: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None = None
     ) -> Tensor:
         """As :meth:`attend` over several parts of the rows; ``mask`` belongs to the last of them."""
-        mixed = attend_parts(self._group(query), parts, self.query_scale, mask)
+        mixed = attend_parts(self._group(query), parts, self.query_scale, mask, self.config.attention_softcap)
         return mixed.permute(2, 0, 1, 3).reshape(query.shape[0], -1)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
