@@ -39,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "kangaroo": "ventris.draft.kangaroo:Kangaroo",
         "falcon": "ventris.draft.falcon:Falcon",
         "chimera": "ventris.draft.chimera:Chimera",
+        "longspec": "ventris.draft.longspec:LongSpec",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",

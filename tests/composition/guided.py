@@ -81,6 +81,7 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "kangaroo": lambda: _trained("kangaroo"),
     "falcon": lambda: _trained("falcon"),
     "chimera": lambda: _trained("chimera"),
+    "longspec": lambda: _trained("longspec"),
     "ngram,hydra": lambda: Stack([NGram(), _trained("hydra")]),
 }
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from ventris.draft import Chimera, DraftModel, Eagle, Falcon, Hydra, Kangaroo, Medusa, NGram, Stack
+from ventris.draft import Chimera, DraftModel, Eagle, Falcon, Hydra, Kangaroo, LongSpec, Medusa, NGram, Stack
 from ventris.draft.chimera_network import ChimeraNetwork
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.falcon_network import FalconNetwork
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.kangaroo import KangarooNetwork
+from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.engine.errors import Incompatible
@@ -106,6 +107,13 @@ def random_chimera(**settings: Any) -> Chimera:
     )
 
 
+def random_longspec(**settings: Any) -> LongSpec:
+    """A block that reads the toy's only layer, whose rows are one number wide."""
+    config = PrefixSizes(**{**TOY_LAYER, "head_dim": 1}).decoder()
+    network = LongSpecNetwork(config, 8, 4, TARGET.vocab_size, "stored")
+    return LongSpec(TARGET, randomly(network), **settings)
+
+
 class Listing(ToyTarget):
     """A draft model that scores every second token only."""
 
@@ -141,6 +149,7 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "falcon": random_falcon,
     "falcon:tree=dynamic": lambda: random_falcon(choose="dynamic"),
     "chimera": random_chimera,
+    "longspec (tree)": lambda: random_longspec(depth=2, width=2),
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,

@@ -26,6 +26,8 @@ from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.kangaroo import Kangaroo, KangarooNetwork
+from ventris.draft.longspec import LongSpec
+from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.medusa import Medusa
 from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
@@ -126,6 +128,13 @@ def chimera(place: Place, left_out: LeftOut = "nothing") -> ChimeraNetwork:
     return network
 
 
+def longspec(place: Place, window: int = 16, offsets: int = 4) -> LongSpecNetwork:
+    network = LongSpecNetwork(place.config, window, offsets, len(place.shortlist), "stored")
+    network.vocabulary.begin(place.shortlist, place.head)
+    network.begin(passing_weights(network.config, place.head))
+    return network
+
+
 @dataclass(frozen=True)
 class Kind:
     """How a drafter of some kind is made, and what its checkpoints say of acceptance."""
@@ -149,6 +158,7 @@ KINDS = {
     "kangaroo": Kind(kangaroo, Kangaroo, Kangaroo, {}),
     "falcon": Kind(falcon, _with_tree(Falcon), Falcon, {"tree": TREE.stored()}),
     "chimera": Kind(chimera, _with_tree(Chimera), Chimera, {"tree": TREE.stored()}),
+    "longspec": Kind(longspec, LongSpec, LongSpec, {}),
 }
 
 

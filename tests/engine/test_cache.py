@@ -240,3 +240,27 @@ def test_rows_of_a_pass_that_ran_out_of_memory_are_not_taken_for_run(
     assert stream.pending == [1, 2, 3, 4, 7]
     (scored,) = forward([(stream, stream.rows(TokenTree.root(7), [0]), ())])
     assert torch.equal(scored.logits[0], target.logits([1, 2, 3, 4, 7]))
+
+
+def test_a_cache_may_begin_further_on():
+    cache = KVCache(LAYOUT, 4)
+    cache.begin_at(700)
+    append(cache, [1.0, 2.0, 3.0], [0, 1, 2])
+    assert cache.positions().tolist() == [[700, 701, 702]] * 2
+    assert (cache.length, cache.next_position) == (3, 703)
+    with pytest.raises(ValueError, match="a cache of 3 rows has begun"):
+        cache.begin_at(0)
+
+
+def test_views_lie_in_the_blocks_and_make_up_the_rows():
+    first = KVCache(LAYOUT, 8)
+    append(first, [1.0, 2.0, 3.0], [0, 1, 2])
+    cache = first.fork()
+    assert KVCache(LAYOUT).views(1) == []
+    append(cache, [4.0, 5.0], [0])
+    views = cache.views(1, scratch=1)
+    assert [keys[0, :, 0].tolist() for keys, _ in views] == [[1.0, 2.0, 3.0], [4.0, 5.0]]
+    assert views[0][0].data_ptr() == first.spans[0].storage.data[1, 0].data_ptr()
+    keys, values = cache.rows(1, scratch=1)
+    assert torch.equal(keys, torch.cat([part for part, _ in views], dim=1))
+    assert torch.equal(values, torch.cat([part for _, part in views], dim=1))

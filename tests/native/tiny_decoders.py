@@ -79,11 +79,16 @@ def random_weights(config: DecoderConfig, seed: int = 0) -> dict[str, Tensor]:
             "mlp.up_proj": (wide, hidden, config.mlp_bias),
             "mlp.down_proj": (hidden, wide, config.mlp_bias),
         }
+        if config.cross_attention:
+            shapes["cross_attn.q_proj"] = (queries, hidden, config.qkv_bias)
+            shapes["cross_attn.o_proj"] = (hidden, queries, config.output_bias)
         for name, (rows, columns, bias) in shapes.items():
             weights[f"{prefix}.{name}.weight"] = normal(rows, columns)
             if bias:
                 weights[f"{prefix}.{name}.bias"] = torch.randn(rows, generator=generator) * 0.1
         norms = ["input_layernorm", "post_attention_layernorm"]
+        if config.cross_attention:
+            norms.append("cross_attention_layernorm")
         if config.post_norms:
             norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
         for name in norms:

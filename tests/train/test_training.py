@@ -23,6 +23,7 @@ from ventris.train.eagle import train_eagle
 from ventris.train.falcon import train_falcon
 from ventris.train.hydra import train_hydra
 from ventris.train.kangaroo import train_kangaroo
+from ventris.train.longspec import train_longspec
 from ventris.train.medusa import train_medusa
 from ventris.train.settings import (
     AlignedSettings,
@@ -31,6 +32,7 @@ from ventris.train.settings import (
     FalconSettings,
     HydraSettings,
     KangarooSettings,
+    LongSpecSettings,
     MedusaSettings,
     read_settings,
 )
@@ -64,6 +66,7 @@ METHODS = {
         KangarooSettings,
         {"exit_layer": 1, "feed_forward": True, "own_rows": True},
     ),
+    "longspec": (train_longspec, LongSpecSettings, {"sliding_window": 16}),
 }
 
 

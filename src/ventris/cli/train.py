@@ -22,6 +22,7 @@ from ventris.train.settings import (
     FalconSettings,
     HydraSettings,
     KangarooSettings,
+    LongSpecSettings,
     MedusaSettings,
     TrainSettings,
     read_settings,
@@ -42,6 +43,7 @@ SHAPE = (
     "start",
     "exit_layer",
     "feed_forward",
+    "sliding_window",
     "variant",
     "prefix",
     "dropout",
@@ -111,6 +113,13 @@ def chimera(settings: ChimeraSettings) -> None:
     _run(train_chimera, settings)
 
 
+def longspec(settings: LongSpecSettings) -> None:
+    """LongSpec: one block of constant memory that reads the target's last-layer keys and values."""
+    from ventris.train.longspec import train_longspec
+
+    _run(train_longspec, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
@@ -119,6 +128,7 @@ METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (kangaroo, KangarooSettings),
     (falcon, FalconSettings),
     (chimera, ChimeraSettings),
+    (longspec, LongSpecSettings),
 )
 
 

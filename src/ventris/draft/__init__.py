@@ -6,6 +6,7 @@ from ventris.draft.eagle import Eagle
 from ventris.draft.falcon import Falcon
 from ventris.draft.hydra import Hydra
 from ventris.draft.kangaroo import Kangaroo
+from ventris.draft.longspec import LongSpec
 from ventris.draft.medusa import Medusa
 from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
@@ -19,6 +20,7 @@ __all__ = [
     "Falcon",
     "Hydra",
     "Kangaroo",
+    "LongSpec",
     "Medusa",
     "NGram",
     "Stack",

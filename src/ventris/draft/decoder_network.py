@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ class DecoderNetwork(nn.Module):
         shortlist: Number of listed tokens.
         rows: Where the vocabulary rows come from.
     """
+
+    sizes: dict[str, Any]
 
     def __init__(self, config: DecoderConfig, shortlist: int, rows: RowsKind) -> None:
         super().__init__()

@@ -149,6 +149,17 @@ class KVCache:
         self.spans: list[Span] = []
         self._hint = max(capacity, 1)
 
+    def begin_at(self, position: int) -> None:
+        """Let the first row stand at ``position``, as if the rows before it had been dropped.
+
+        Raises:
+            ValueError: if there are rows already.
+        """
+        if self.length:
+            raise ValueError(f"a cache of {self.length} rows has begun")
+        self.release()
+        self.next_position = position
+
     def expect(self, capacity: int) -> None:
         """Size the next block for a sequence that will grow to about ``capacity`` rows."""
         self._hint = capacity
@@ -305,21 +316,27 @@ class KVCache:
         The first ``scratch`` rows behind the committed ones are included. A view where the cache has
         one span, a copy otherwise.
         """
-        if not self.spans:
+        views = self.views(layer, scratch)
+        if not views:
             empty = torch.empty(
                 (self.layout.kv_heads, 0, self.layout.head_dim),
                 dtype=self.layout.dtype,
                 device=self.layout.device,
             )
             return empty, empty
-        *front, tail = self.spans
-        keys = [span.storage.data[layer, 0, :, : span.used] for span in front]
-        values = [span.storage.data[layer, 1, :, : span.used] for span in front]
-        keys.append(tail.storage.data[layer, 0, :, : tail.used + scratch])
-        values.append(tail.storage.data[layer, 1, :, : tail.used + scratch])
-        if len(keys) == 1:
-            return keys[0], values[0]
+        if len(views) == 1:
+            return views[0]
+        keys, values = zip(*views, strict=True)
         return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+    def views(self, layer: int, scratch: int = 0) -> list[tuple[Tensor, Tensor]]:
+        """As :meth:`rows`, span by span, so that nothing is copied; none where there are no rows."""
+        parts = []
+        for span in self.spans:
+            used = span.used + (scratch if span is self.spans[-1] else 0)
+            block = span.storage.data[layer, :, :, :used]
+            parts.append((block[0], block[1]))
+        return parts
 
     @property
     def nbytes(self) -> int:

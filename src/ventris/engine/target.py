@@ -32,6 +32,8 @@ class Rows:
         sees: For each new node the scratch node up to which it looks: it sees that one and its ancestors, and
             the committed rows. ``None`` where each looks up to itself. Nodes of a block that see one another
             all name the last of the block. A target of a drafter's own runs such rows; the loop has none.
+        lent: Cache of another decoder. Every node sees the committed rows of its last layer, where this
+            decoder has cross-attention; they are read where they lie.
     """
 
     cache: KVCache
@@ -41,6 +43,7 @@ class Rows:
     embeddings: Tensor | None = None
     wanted: Sequence[int] | None = None
     sees: Sequence[int] | None = None
+    lent: KVCache | None = None
 
 
 @dataclass(slots=True)

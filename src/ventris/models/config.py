@@ -56,6 +56,8 @@ class DecoderConfig:
         rotary_dim: Leading dimensions of a head that are rotated.
         token_beside_hidden: Attention reads the embedding of each node's token, normed by itself, beside the
             hidden row (EAGLE-3). Such a decoder starts from given hidden rows.
+        cross_attention: Behind attention each layer has a second one, to the rows of :attr:`Rows.lent` and to
+            nothing else (LongSpec). Its queries are rotated as those of the first.
         borrowed_embedding: There is no embedding among the weights; that of another decoder is read.
         head_size: Tokens that the head scores where they are not the whole vocabulary; 0 where they are.
     """
@@ -89,6 +91,7 @@ class DecoderConfig:
     logit_softcap: float = 0.0
     embedding_scale: float = 1.0
     token_beside_hidden: bool = False
+    cross_attention: bool = False
     borrowed_embedding: bool = False
     head_size: int = 0
     bos_id: int | None = None

@@ -8,7 +8,7 @@ cache and its own tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger, Span
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
+from ventris.models.cross_attention import CrossAttention, lent_views
+from ventris.models.merged_attention import attend_parts
 from ventris.models.rope import rope_tables
 from ventris.models.row_geometry import check_tokens, scratch_positions, visible_rows, wanted_nodes
 from ventris.models.weights import Weights, dense
@@ -28,6 +30,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }
+
+
+MERGE_FROM = 4096
+"""Committed rows from which a tree's attention is put together from two parts.
+
+Below that one masked call is as quick; with 8192 rows and 5 nodes in float32 the parts take 4.6 ms where it
+takes 7.2 ms.
+"""
 
 
 class Linear:
@@ -80,6 +90,7 @@ class Layer:
 
     Attributes:
         token_norm: Norm of the token's embedding, where attention reads it before the hidden row.
+        cross: The attention to lent rows, where there is one.
     """
 
     attention_norm: Norm
@@ -95,6 +106,7 @@ class Layer:
     window: int
     theta: float
     token_norm: Norm | None = None
+    cross: CrossAttention | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +119,9 @@ class Slot:
         count: Number of nodes.
         masks: For each layer the additive mask ``[count, length + start + count]`` over committed and
             scratch rows, or ``None`` where every node sees everything.
+        tree: The same over the scratch rows alone, ``[count, start + count]``, where the layers without a
+            window put attention together from two parts; their mask is ``None`` then.
+        lent: Keys and values that another decoder lends.
     """
 
     cache: KVCache
@@ -114,6 +129,8 @@ class Slot:
     start: int
     count: int
     masks: list[Tensor | None]
+    tree: Tensor | None = None
+    lent: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class TorchDecoder:
@@ -239,7 +256,12 @@ class TorchDecoder:
                 self._attend_slot(index, slot, *part)
                 for slot, part in zip(slots, _split(slots, query, key, value), strict=True)
             ]
-            hidden = self.finish(layer, hidden, attended[0] if len(attended) == 1 else torch.cat(attended))
+            hidden = self.add_attention(layer, hidden, _joined(attended))
+            if layer.cross is not None:
+                queries = _split(slots, self.cross_query(layer, hidden, *rope[layer.theta]))
+                seen = [self._merged(own, slot.lent) for slot, (own,) in zip(slots, queries, strict=True)]
+                hidden = hidden + layer.cross.output(_joined(seen))
+            hidden = self.feed_forward(layer, hidden)
         if last in taps:
             tapped[last] = hidden
         return hidden, tapped
@@ -312,8 +334,18 @@ class TorchDecoder:
         block = slot.tail.storage.data[layer]
         block[0, :, row : row + slot.count] = key.transpose(0, 1)
         block[1, :, row : row + slot.count] = value.transpose(0, 1)
+        if slot.tree is not None and not self.layers[layer].window:
+            tree = block[:, :, slot.tail.used : row + slot.count]
+            return self._merged(query, [*slot.cache.views(layer), (tree[0], tree[1])], slot.tree)
         keys, values = slot.cache.rows(layer, slot.start + slot.count)
         return self.attend(query, keys, values, slot.masks[layer])
+
+    def _merged(
+        self, query: Tensor, parts: Sequence[tuple[Tensor, Tensor]], mask: Tensor | None = None
+    ) -> Tensor:
+        """As :meth:`attend` over several parts of the rows; ``mask`` belongs to the last of them."""
+        mixed = attend_parts(self._group(query), parts, self.query_scale, mask, self.config.attention_softcap)
+        return mixed.permute(2, 0, 1, 3).reshape(query.shape[0], -1)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of ``query: [n, heads, head_dim]`` over ``keys, values: [kv_heads, rows, head_dim]``.
@@ -349,12 +381,26 @@ class TorchDecoder:
         c = self.config
         return query.view(-1, c.num_kv_heads, c.num_heads // c.num_kv_heads, c.head_dim).permute(1, 2, 0, 3)
 
+    def cross_query(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotated queries of the attention to lent rows, ``[n, heads, head_dim]``."""
+        assert layer.cross is not None
+        query = layer.cross.query(layer.cross.norm(hidden)).view(hidden.shape[0], -1, self.config.head_dim)
+        return self._rotate(query if layer.query_norm is None else layer.query_norm(query), cos, sin)
+
     def finish(self, layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
         """The rest of a block after attention, with both residual sums."""
+        return self.feed_forward(layer, self.add_attention(layer, hidden, attended))
+
+    @staticmethod
+    def add_attention(layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Project what attention gave and add it."""
         update = layer.output(attended)
         if layer.after_attention is not None:
             update = layer.after_attention(update)
-        hidden = hidden + update
+        return hidden + update
+
+    def feed_forward(self, layer: Layer, hidden: Tensor) -> Tensor:
+        """The feed-forward half of a block with its residual sum."""
         gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=-1)
         update = layer.down(self.activation(gate) * up)
         if layer.after_mlp is not None:
@@ -366,8 +412,9 @@ class TorchDecoder:
         cache, count = rows.cache, len(rows.tokens)
         tail = cache.reserve(rows.start + count, rows.start)
         visible = visible_rows(rows)
-        full = self._additive(visible)
-        masks = [full] * self.num_layers
+        merged = self._merges(cache.length) and not visible.all()
+        tree = self._additive(visible[:, cache.length :]) if merged else None
+        masks = [None if merged else self._additive(visible)] * self.num_layers
         windowed = [index for index, layer in enumerate(self.layers) if layer.window]
         if windowed:
             committed = cache.positions().numpy()
@@ -379,7 +426,11 @@ class TorchDecoder:
                 keys = np.concatenate((committed[index], positions))
                 near = positions[rows.start :, None] - keys < self.layers[index].window
                 masks[index] = self._additive(visible & near)
-        return Slot(cache, tail, rows.start, count, masks)
+        return Slot(cache, tail, rows.start, count, masks, tree, lent_views(rows.lent, self.config))
+
+    def _merges(self, committed: int) -> bool:
+        """Whether attention to so many rows and a tree is put together from two parts."""
+        return committed >= MERGE_FROM and self.device.type == "cpu" and not self.config.attention_softcap
 
     def _additive(self, visible: np.ndarray) -> Tensor | None:
         """0 where visible and -inf elsewhere; ``None`` where nothing is hidden."""
@@ -387,6 +438,10 @@ class TorchDecoder:
             return None
         mask = torch.zeros(visible.shape, dtype=self.dtype)
         return mask.masked_fill_(torch.from_numpy(~visible), -torch.inf).to(self.device)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _split(slots: Sequence[Slot], *flat: Tensor) -> list[tuple[Tensor, ...]]:
@@ -441,4 +496,12 @@ class _Loader:
             window=c.window(index),
             theta=c.theta(index),
             token_norm=self.norm(f"{at}.input_layernorm") if c.token_beside_hidden else None,
+            cross=self.cross_attention(at) if c.cross_attention else None,
+        )
+
+    def cross_attention(self, at: str) -> CrossAttention:
+        return CrossAttention(
+            self.norm(f"{at}.cross_attention_layernorm"),
+            self.linear(self.config.qkv_bias, f"{at}.cross_attn.q_proj"),
+            self.linear(self.config.output_bias, f"{at}.cross_attn.o_proj"),
         )

@@ -33,6 +33,10 @@ def _layer_shapes(config: DecoderConfig) -> dict[str, Shape]:
         "mlp.down_proj": ((hidden, inner), config.mlp_bias),
     }
     norms = ["input_layernorm", "post_attention_layernorm"]
+    if config.cross_attention:
+        norms.append("cross_attention_layernorm")
+        matrices["cross_attn.q_proj"] = ((queries, hidden), config.qkv_bias)
+        matrices["cross_attn.o_proj"] = ((hidden, queries), config.output_bias)
     if config.post_norms:
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
     shapes: dict[str, Shape] = {f"{norm}.weight": (hidden,) for norm in norms}

@@ -82,9 +82,9 @@ def tokens_per_pass(answers: Sequence[Completion]) -> float:
     return sum(len(done.tokens) for done in answers) / max(sum(done.stats.steps for done in answers), 1)
 
 
-def speed(report: Report, method: str) -> float:
-    """Speed as a multiple of plain decoding's in the same run: the median over questions."""
-    ratio = summarize(report).cells[method, OVERALL].speedup
+def speed(report: Report, method: str, category: str = OVERALL) -> float:
+    """Speed as a multiple of plain decoding's in the same run: the median over questions of a category."""
+    ratio = summarize(report).cells[method, category].speedup
     return ratio.median if ratio else 0.0
 
 

@@ -9,6 +9,7 @@ REPRODUCTIONS: dict[str, str] = {
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
+    "longspec": "ventris.papers.longspec:reproduce_longspec",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",
     "spectr": "ventris.papers.spectr:reproduce_spectr",

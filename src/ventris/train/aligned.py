@@ -6,21 +6,13 @@ on the target's answers), then from its checkpoint with KL, TVD or TVD++ on answ
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import Tensor
 
 from ventris.draft.aligned import AlignedNetwork
-from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.errors import BadInput
-from ventris.model import Model
-from ventris.models.config import DecoderConfig
-from ventris.models.weight_names import weight_shapes
-from ventris.models.weights import Weights, dense
-from ventris.train.first_weights import random_weights
+from ventris.train.first_weights import go_on, kept_weights, random_weights
 from ventris.train.next_token import NextTokenObjective
 from ventris.train.objectives import Lesson
 from ventris.train.run import train_heads
@@ -60,44 +52,11 @@ class AlignedObjective(NextTokenObjective[AlignedNetwork, AlignedSettings]):
         if settings.start == "random":
             network.begin(random_weights(network.config))
         elif settings.start == "kept" and lesson.model.source is not None:
-            network.begin(_kept(lesson.model.source.weights, lesson.config, layers))
+            network.begin(kept_weights(lesson.model.source.weights, lesson.config, layers))
         else:
-            _go_on(network, Path(settings.start).expanduser(), lesson.model)
+            go_on(network, self.method, settings.start, lesson.model.target, ("layers", "rows"))
         super().__init__(network, lesson, settings)
 
     def inputs(self, batch: Batch) -> Tensor:
         tokens = batch.tokens
         return embedding_rows(self.target, tokens.flatten().tolist()).view(*tokens.shape, -1)
-
-
-def _kept(weights: Weights, config: DecoderConfig, layers: list[int]) -> dict[str, Tensor]:
-    """The final norm and some layers of a target under the names that they have in the draft model."""
-    named = {"model.norm.weight": dense(weights["model.norm.weight"])}
-    for name in weight_shapes(config):
-        for place, layer in enumerate(layers):
-            if name.startswith(f"model.layers.{layer}."):
-                renamed = name.replace(f"layers.{layer}.", f"layers.{place}.", 1)
-                named[renamed] = dense(weights[name])
-    return named
-
-
-def _go_on(network: AlignedNetwork, folder: Path, model: Model) -> None:
-    """Start from a checkpoint; tied vocabulary rows follow the new shortlist.
-
-    Raises:
-        BadInput: if it is none, of another target, or of another shape.
-    """
-    stored = HeadCheckpoint.load(folder, "aligned")
-    stored.target.check(model.target, f"the aligned checkpoint {folder}")
-    for name in ("layers", "rows"):
-        if stored.sizes[name] != network.sizes[name]:
-            raise BadInput(
-                f"{folder} has {name} {stored.sizes[name]} in place of {network.sizes[name]}; "
-                "choose the settings that it was trained with"
-            )
-    ids = stored.tensors["vocabulary.ids"]
-    if network.vocabulary.kind == "own" and not torch.equal(ids, network.vocabulary.ids):
-        raise BadInput(f"{folder} has another draft vocabulary; use the data that it was trained with")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(stored.tensors[name])

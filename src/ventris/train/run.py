@@ -129,18 +129,21 @@ def prepare_texts(
     root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
     layers = learnt_layers(target)
-    if max(settings.read_layers(), default=0) > target.num_layers:
+    read = settings.read_layers(target.num_layers)
+    if max(read, default=0) > target.num_layers:
         raise BadInput(
-            f"layer {max(settings.read_layers())} cannot be read, the target has {target.num_layers}; "
-            "choose a lower one"
+            f"layer {max(read)} cannot be read, the target has {target.num_layers}; choose a lower one"
         )
-    if not set(settings.read_layers()) <= set(layers):
-        layers = tuple(sorted({*settings.read_layers(), target.num_layers}))
-    hidden = HiddenStates.beneath(folder, layers, {"target": sketch.digest, "kind": kind})
+    facts = {"target": sketch.digest, "kind": kind}
+    other = None
+    if not set(read) <= set(layers):
+        other = HiddenStates.existing(folder, layers, facts)
+        layers = tuple(sorted({*read, target.num_layers}))
+    hidden = HiddenStates.beneath(folder, layers, facts)
     files = distil_texts(
         model, prompts, folder, settings.texts(), settings.answer_batch, progress, hidden.taps, hidden.keep
     )
-    return open_texts(files, hidden.complete(target, files, progress)), hidden.taps
+    return open_texts(files, hidden.complete(target, files, progress, other)), hidden.taps
 
 
 def draft_vocabulary(

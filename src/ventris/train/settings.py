@@ -92,9 +92,13 @@ class TrainSettings(BaseModel):
         places = {"out", "cache", "device", "threads", "answer_batch", "evaluate_every", "save_every"}
         return self.model_dump(exclude=places) | {"data": Path(self.data).name}
 
-    def read_layers(self) -> tuple[int, ...]:
-        """Layers of the target, besides the last, whose rows the method reads and others may not."""
+    def read_layers(self, layers: int) -> tuple[int, ...]:
+        """Layers, of the ``layers`` of a target, whose inputs the method reads and others may not."""
         return ()
+
+    def betas(self) -> tuple[float, float]:
+        """Decay of the two moments of AdamW."""
+        return 0.9, 0.999
 
     @property
     def folder(self) -> Path:
@@ -192,7 +196,7 @@ class KangarooSettings(NextTokenSettings):
         "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
     )
 
-    def read_layers(self) -> tuple[int, ...]:
+    def read_layers(self, layers: int) -> tuple[int, ...]:
         return (self.exit_layer,)
 
 
@@ -236,6 +240,37 @@ class ChimeraSettings(HeadSettings):
     left_out: Literal["nothing", "trigrams", "context"] = Field(
         "nothing", description="an ablation: nothing, trigrams or context is left out"
     )
+
+
+class LongSpecSettings(NextTokenSettings):
+    """LongSpec: a block with a sliding window that reads the target's last-layer keys and values."""
+
+    sliding_window: int = Field(512, ge=1, description="positions that the block's own attention sees")
+    offsets: int = Field(
+        4, ge=1, le=16, description="how many places before a guess the target's rows end, at most"
+    )
+    anchors: int = Field(
+        4, ge=0, description="first tokens that stay where they are when a text is moved, at most"
+    )
+    farthest: int | None = Field(
+        None,
+        ge=0,
+        description="position up to which short texts are moved; the target's context if not given, 0: none",
+    )
+    start: str | None = Field(None, description="folder of a LongSpec drafter to go on from")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    final_rate: float = Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
+    warmup: int = Field(200, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay of matrices")
+
+    def read_layers(self, layers: int) -> tuple[int, ...]:
+        return (layers - 1,)
+
+    def betas(self) -> tuple[float, float]:
+        return 0.9, 0.95
+
+    def deciding(self) -> dict[str, Any]:
+        return super().deciding() | {"start": self.start and Path(self.start).name}
 
 
 SettingsT = TypeVar("SettingsT", bound=TrainSettings)

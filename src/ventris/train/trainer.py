@@ -88,7 +88,9 @@ def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.A
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate)
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.learning_rate, betas=settings.betas()
+    )
 
 
 def learning_rate(step: int, settings: TrainSettings) -> float:

@@ -21,6 +21,8 @@ struct VentrisLayer {
   VentrisMatrix output;
   VentrisMatrix gate_up;  // panels of gate and up rows take turns
   VentrisMatrix down;
+  VentrisMatrix cross_query;  // of the attention to lent rows; without data where a layer has none
+  VentrisMatrix cross_output;
   const float* input_norm;
   const float* attention_output_norm;
   const float* feed_forward_norm;
@@ -28,6 +30,7 @@ struct VentrisLayer {
   const float* query_norm;
   const float* key_norm;
   const float* token_norm;  // of the token's embedding, where attention reads it before the hidden row
+  const float* cross_norm;
   int64_t window;      // sliding window in positions, 0 for none
   int64_t rope_table;  // which of the call's tables
 };
@@ -44,6 +47,7 @@ struct VentrisModel {
   int64_t context_length;
   int64_t activation;
   int64_t bfloat_cache;  // cache rows are bfloat16 rather than float32
+  int64_t bfloat_lent;   // so are the rows that another decoder lends
   int64_t threads;
   float norm_epsilon;
   float query_scale;

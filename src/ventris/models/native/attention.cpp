@@ -14,12 +14,14 @@ constexpr int64_t kValueRows = 128;
 
 struct BFloat {
   using Element = uint16_t;
+  static constexpr int64_t kPerWord = 2;
   static Floats multiply(Floats sum, Words keys, uint32_t query) { return dot_pairs(sum, keys, query); }
   static Floats load_values(const Element* from) { return load_bfloat(from); }
 };
 
 struct Float {
   using Element = float;
+  static constexpr int64_t kPerWord = 1;
   static Floats multiply(Floats sum, Words keys, uint32_t query) {
     return multiply_add(as_floats(keys), as_floats(splat_word(query)), sum);
   }
@@ -36,12 +38,12 @@ struct Stretch {
 
 // The committed rows from number `skip` on, and the first `scratch` scratch rows.
 template <class Element>
-std::vector<Stretch<Element>> stretches(const VentrisModel& model, const Request& request, int64_t layer,
+std::vector<Stretch<Element>> stretches(const VentrisModel& model, const std::vector<Span>& spans, int64_t layer,
                                         int64_t kv_head, int64_t skip, int64_t scratch) {
   std::vector<Stretch<Element>> parts;
-  for (size_t i = 0; i < request.spans.size(); ++i) {
-    const Span& span = request.spans[i];
-    int64_t rows = span.used + (i + 1 == request.spans.size() ? scratch : 0);
+  for (size_t i = 0; i < spans.size(); ++i) {
+    const Span& span = spans[i];
+    int64_t rows = span.used + (i + 1 == spans.size() ? scratch : 0);
     int64_t skipped = std::min(skip, rows);
     skip -= skipped;
     if (skipped == rows) continue;
@@ -208,9 +210,7 @@ class TileAttention {
  public:
   TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer,
                 int64_t window, int64_t kv_head, AttentionScratch& scratch)
-      : model_(model), request_(request), tile_(tile), window_(window) {
-    group_ = model.heads / model.kv_heads;
-    count_ = (tile.last - tile.first) * group_;
+      : TileAttention(model, request, tile, window) {
     int64_t lowest = std::numeric_limits<int64_t>::max();
     for (int32_t row = tile.first; row < tile.last; ++row) {
       lowest = std::min(lowest, lowest_position(row));
@@ -218,21 +218,54 @@ class TileAttention {
     }
     skipped_ = window ? rows_below(request, layer, lowest) : 0;
     layer_ = layer;
-    parts_ = stretches<typename Format::Element>(model, request, layer, kv_head, skipped_, scratch_);
-    columns_ = request.committed - skipped_ + scratch_;
-    stride_ = (columns_ + 2 * kLanes) / kLanes * kLanes;
-    padded_dim_ = (model.head_dim + kLanes - 1) / kLanes * kLanes;
-    scores_ = scratch.scores.reserve(count_ * stride_);
-    outputs_ = scratch.outputs.reserve(count_ * padded_dim_);
-    keys_ = scratch.keys.reserve(row_words(model) * kLanes);
+    parts_ = stretches<typename Format::Element>(model, request.spans, layer, kv_head, skipped_, scratch_);
+    reserve(request.committed - skipped_ + scratch_, scratch);
     ancestors_ = scratch.ancestors.reserve(scratch_);
-    std::fill(outputs_, outputs_ + count_ * padded_dim_, 0.0f);
   }
 
-  // queries: words [node of the tile, heads, row_words], beginning at the first head of the group.
+  // Over the lent rows.
+  TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
+                AttentionScratch& scratch)
+      : TileAttention(model, request, tile, 0) {
+    parts_ = stretches<typename Format::Element>(model, request.lent, 0, kv_head, 0, 0);
+    reserve(request.lent_rows, scratch);
+  }
+
+  // queries: words [node of the tile, heads, words], beginning at the first head of the group.
   void run(const uint32_t* queries, float* out, int64_t node_stride) {
     compute_scores(queries);
     for (int64_t query = 0; query < count_; ++query) soften(query);
+    finish(out, node_stride);
+  }
+
+  // The same over the lent rows: every query sees all of them.
+  void run_across(const uint32_t* queries, float* out, int64_t node_stride) {
+    compute_scores(queries);
+    for (int64_t query = 0; query < count_ && columns_; ++query) make_weights(scores(query), columns_);
+    finish(out, node_stride);
+  }
+
+ private:
+  TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t window)
+      : model_(model),
+        request_(request),
+        tile_(tile),
+        window_(window),
+        group_(model.heads / model.kv_heads),
+        count_((tile.last - tile.first) * group_),
+        words_(model.head_dim / Format::kPerWord) {}
+
+  void reserve(int64_t columns, AttentionScratch& scratch) {
+    columns_ = columns;
+    stride_ = (columns_ + 2 * kLanes) / kLanes * kLanes;
+    padded_dim_ = (model_.head_dim + kLanes - 1) / kLanes * kLanes;
+    scores_ = scratch.scores.reserve(count_ * stride_);
+    outputs_ = scratch.outputs.reserve(count_ * padded_dim_);
+    keys_ = scratch.keys.reserve(words_ * kLanes);
+    std::fill(outputs_, outputs_ + count_ * padded_dim_, 0.0f);
+  }
+
+  void finish(float* out, int64_t node_stride) {
     add_up_values();
     for (int64_t query = 0; query < count_; ++query) {
       float* to = out + query / group_ * node_stride + query % group_ * model_.head_dim;
@@ -241,31 +274,29 @@ class TileAttention {
     }
   }
 
- private:
   // Smallest position that a scratch row sees.
   int64_t lowest_position(int32_t row) const { return window_ ? request_.position(row) - window_ + 1 : 0; }
 
   float* scores(int64_t query) { return scores_ + query * stride_; }
 
   void compute_scores(const uint32_t* queries) {
-    const int64_t words = row_words(model_);
     int64_t column = 0;
     for (const auto& part : parts_) {
       for (int64_t row = 0; row < part.rows; row += kLanes) {
         // The rows lie in far memory, and the values are next: ask for them while the scores are computed.
         prefetch_rows(part.keys + (row + 2 * kLanes) * model_.head_dim, model_.head_dim);
         prefetch_rows(part.values + row * model_.head_dim, model_.head_dim);
-        gather_keys(part.keys + row * model_.head_dim, std::min<int64_t>(kLanes, part.rows - row), words,
+        gather_keys(part.keys + row * model_.head_dim, std::min<int64_t>(kLanes, part.rows - row), words_,
                     keys_);
         in_groups(count_, [&]<int Q>(int64_t first) {
           const uint32_t* from[Q];
           float* to[Q];
           for (int q = 0; q < Q; ++q) {
             int64_t query = first + q;
-            from[q] = queries + (query / group_ * model_.heads + query % group_) * words;
+            from[q] = queries + (query / group_ * model_.heads + query % group_) * words_;
             to[q] = scores(query) + column + row;
           }
-          score<Format, Q>(keys_, words, from, to);
+          score<Format, Q>(keys_, words_, from, to);
         });
       }
       column += part.rows;
@@ -295,10 +326,7 @@ class TileAttention {
       if (lowest > request_.next_position) hidden = committed + lowest - request_.next_position;
     }
     float* visible = scores(query) + hidden;
-    const int64_t count = committed + depth + 1 - hidden;
-    float sum = exponentials(visible, count, model_.attention_softcap);
-    float inverse = 1.0f / sum;
-    for (int64_t i = 0; i < count; ++i) visible[i] *= inverse;
+    make_weights(visible, committed + depth + 1 - hidden);
 
     // And back to the places of their rows, with zeros elsewhere.
     std::fill(scores(query), visible, 0.0f);
@@ -315,6 +343,12 @@ class TileAttention {
     } else {
       std::fill(scratch_scores + depth + 1, scratch_scores + scratch_, 0.0f);
     }
+  }
+
+  // Softmax in place.
+  void make_weights(float* visible, int64_t count) const {
+    float inverse = 1.0f / exponentials(visible, count, model_.attention_softcap);
+    for (int64_t i = 0; i < count; ++i) visible[i] *= inverse;
   }
 
   // A row that a query does not see has weight zero, and adding zero changes nothing.
@@ -345,34 +379,55 @@ class TileAttention {
   const Request& request_;
   const NodeTile& tile_;
   const int64_t window_;
-  int64_t layer_;
-  int64_t group_;    // queries of one node that share the head
-  int64_t count_;    // queries
-  int64_t skipped_;  // committed rows that no query of the tile sees
+  const int64_t group_;  // queries of one node that share the head
+  const int64_t count_;  // queries
+  const int64_t words_;  // of a query or key
+  int64_t layer_ = 0;
+  int64_t skipped_ = 0;  // committed rows that no query of the tile sees
   int32_t scratch_ = 0;  // scratch rows that some query may see
-  int64_t columns_;  // rows that some query may see
+  int64_t columns_;      // rows that some query may see
   int64_t stride_;
   int64_t padded_dim_;
   std::vector<Stretch<typename Format::Element>> parts_;
-  float* scores_;      // [queries, stride]
-  float* outputs_;     // [queries, padded_dim]
-  uint32_t* keys_;     // [words, 16 rows]
-  int32_t* ancestors_;
+  float* scores_;   // [queries, stride]
+  float* outputs_;  // [queries, padded_dim]
+  uint32_t* keys_;  // [words, 16 rows]
+  int32_t* ancestors_ = nullptr;
 };
+
+// Where the queries of a tile and key/value head lie, and where what comes out belongs.
+struct Place {
+  const uint32_t* queries;
+  float* out;
+  int64_t node_stride;
+};
+
+Place place_of(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head, int64_t words,
+               const uint32_t* queries, float* out) {
+  const int64_t node = request.first_node + tile.first - request.start;
+  const int64_t head = kv_head * (model.heads / model.kv_heads);
+  const int64_t node_stride = model.heads * model.head_dim;
+  return {queries + (node * model.heads + head) * words, out + node * node_stride + head * model.head_dim, node_stride};
+}
 
 }  // namespace
 
 void attend(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer, int64_t window,
             int64_t kv_head, const uint32_t* queries, AttentionScratch& scratch, float* out) {
-  const int64_t node = request.first_node + tile.first - request.start;
-  const int64_t head = kv_head * (model.heads / model.kv_heads);
-  const int64_t node_stride = model.heads * model.head_dim;
-  const uint32_t* from = queries + (node * model.heads + head) * row_words(model);
-  float* to = out + node * node_stride + head * model.head_dim;
+  const auto [from, to, stride] = place_of(model, request, tile, kv_head, row_words(model), queries, out);
   if (model.bfloat_cache)
-    TileAttention<BFloat>(model, request, tile, layer, window, kv_head, scratch).run(from, to, node_stride);
+    TileAttention<BFloat>(model, request, tile, layer, window, kv_head, scratch).run(from, to, stride);
   else
-    TileAttention<Float>(model, request, tile, layer, window, kv_head, scratch).run(from, to, node_stride);
+    TileAttention<Float>(model, request, tile, layer, window, kv_head, scratch).run(from, to, stride);
+}
+
+void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
+                   const uint32_t* queries, AttentionScratch& scratch, float* out) {
+  const auto [from, to, stride] = place_of(model, request, tile, kv_head, lent_words(model), queries, out);
+  if (model.bfloat_lent)
+    TileAttention<BFloat>(model, request, tile, kv_head, scratch).run_across(from, to, stride);
+  else
+    TileAttention<Float>(model, request, tile, kv_head, scratch).run_across(from, to, stride);
 }
 
 }  // namespace ventris

@@ -30,6 +30,11 @@ inline int64_t row_words(const VentrisModel& model) {
   return model.bfloat_cache ? model.head_dim / 2 : model.head_dim;
 }
 
+// The same of a row that another decoder lends.
+inline int64_t lent_words(const VentrisModel& model) {
+  return model.bfloat_lent ? model.head_dim / 2 : model.head_dim;
+}
+
 // Buffers of one thread.
 struct AttentionScratch {
   Buffer<float> scores;
@@ -43,5 +48,11 @@ struct AttentionScratch {
 // queries: words [flat node, heads, row_words], already scaled; out: float32 [flat node, heads * head_dim].
 void attend(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer, int64_t window,
             int64_t kv_head, const uint32_t* queries, AttentionScratch& scratch, float* out);
+
+// The same over all rows that another decoder lends to the request, and nothing else; zeros where there are none.
+//
+// queries: words [flat node, heads, lent_words], already scaled.
+void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
+                   const uint32_t* queries, AttentionScratch& scratch, float* out);
 
 }  // namespace ventris

@@ -17,6 +17,18 @@ void read_spans(const int64_t*& from, Request& request) {
   }
 }
 
+void read_lent(const int64_t*& from, Request& request) {
+  request.lent.resize(*from++);
+  request.lent_rows = 0;
+  for (Span& span : request.lent) {
+    span = {};
+    span.data = (uint8_t*)*from++;
+    span.capacity = *from++;
+    span.used = *from++;
+    request.lent_rows += span.used;
+  }
+}
+
 VentrisStatus read_tree(const int64_t*& from, int64_t context_length, Request& request) {
   int64_t rows = request.start + request.nodes;
   request.parents.resize(rows);
@@ -43,6 +55,7 @@ VentrisStatus read_request(const int64_t*& from, const VentrisModel& model, Call
   request.embeddings = (const float*)*from++;
   request.first_node = call.nodes;
   read_spans(from, request);
+  read_lent(from, request);
   if (VentrisStatus status = read_tree(from, model.context_length, request)) return status;
   request.tokens.assign(from, from + request.nodes);
   from += request.nodes;

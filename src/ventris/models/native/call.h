@@ -6,6 +6,7 @@
 //     start, nodes, next position, address of embeddings (float32 [nodes, hidden]) or 0
 //     number of spans; for each: address, capacity, used rows, first position, address of positions or 0
 //     (int32 [layers, stride]), their stride
+//     number of spans that another decoder lends; for each: address of its last layer, capacity, used rows
 //     parents of all start + nodes scratch rows
 //     number of scratch rows up to which the nodes look, 0 if each looks up to itself; these rows
 //     tokens of the nodes
@@ -37,6 +38,8 @@ struct Request {
   int64_t next_position;
   const float* embeddings;
   std::vector<Span> spans;
+  std::vector<Span> lent;  // rows of one layer of another decoder, all of which every node looks at
+  int64_t lent_rows;
   std::vector<int64_t> tokens;
   std::vector<int32_t> parents;
   std::vector<int32_t> depths;  // of all scratch rows, 0 for one that follows the last committed row

@@ -58,6 +58,8 @@ Layer::Layer(const VentrisLayer& packed)
       output(packed.output),
       gate_up(packed.gate_up),
       down(packed.down),
+      cross_query(packed.cross_query),
+      cross_output(packed.cross_output),
       sizes(packed) {}
 
 Decoder::Decoder(const VentrisModel& packed)
@@ -81,12 +83,14 @@ Run::Run(std::shared_ptr<Decoder> decoder, Call call, const VentrisBuffers& buff
     inputs = std::max(inputs, layer.query_key_value.activation_bytes(nodes));
     inputs = std::max(inputs, layer.output.activation_bytes(nodes));
     inputs = std::max(inputs, layer.gate_up.activation_bytes(nodes));
+    inputs = std::max(inputs, layer.cross_query.activation_bytes(nodes));
+    inputs = std::max(inputs, layer.cross_output.activation_bytes(nodes));
     memory.gated.reserve(layer.down.activation_bytes(nodes));
   }
   memory.inputs.reserve(inputs);
   memory.branch.reserve(nodes * sizes_.hidden_size);
   memory.projected.reserve(nodes * (width + 2 * sizes_.kv_heads * sizes_.head_dim));
-  memory.queries.reserve(nodes * sizes_.heads * row_words(sizes_));
+  memory.queries.reserve(nodes * sizes_.heads * std::max(row_words(sizes_), lent_words(sizes_)));
   memory.attended.reserve(nodes * width);
   for (int i = 0; i < threads(); ++i) memory.rows[i].reserve(std::max(2 * sizes_.hidden_size, width));
 
@@ -115,6 +119,7 @@ void Run::work(Worker& worker) {
   for (int64_t index = call_.first_layer; index < call_.last_layer; ++index) {
     tap(worker, index);
     attention_block(worker, decoder_->layers[index], index);
+    if (decoder_->layers[index].sizes.cross_norm) cross_attention_block(worker, decoder_->layers[index]);
     feed_forward_block(worker, decoder_->layers[index]);
   }
   tap(worker, call_.last_layer);
@@ -171,7 +176,7 @@ void Run::finish(Worker& worker) {
 
 void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
   Decoder& memory = *decoder_;
-  const int64_t nodes = call_.nodes, kv_heads = sizes_.kv_heads, width = sizes_.heads * sizes_.head_dim;
+  const int64_t nodes = call_.nodes, kv_heads = sizes_.kv_heads;
   put_normed(worker, layer.sizes.input_norm, layer.query_key_value, layer.sizes.token_norm);
   const Matrix& projection = layer.query_key_value;
   float* projected = memory.projected.data();
@@ -180,21 +185,54 @@ void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
     for (int64_t unit = begin; unit < end; ++unit)
       rotate_and_store(layer, index, unit / kv_heads, unit % kv_heads);
   });
+  mix_in(worker, layer.output, layer.sizes.attention_output_norm, [&](const NodeTile& tile, int64_t kv_head) {
+    attend(sizes_, call_.requests[tile.request], tile, index, layer.sizes.window, kv_head, memory.queries.data(),
+           memory.attention[worker.index()], memory.attended.data());
+  });
+}
+
+// Attention to what another decoder lends: queries alone are made here, and nothing is stored.
+void Run::cross_attention_block(Worker& worker, const Layer& layer) {
+  Decoder& memory = *decoder_;
+  const int64_t nodes = call_.nodes, heads = sizes_.heads;
+  put_normed(worker, layer.sizes.cross_norm, layer.cross_query);
+  float* projected = memory.projected.data();
+  multiply_into(worker, layer.cross_query, memory.inputs.data(), nodes, projected);
+  worker.section(nodes * heads, nodes * heads, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit)
+      put_query(layer, unit / heads, unit % heads, sizes_.bfloat_lent, projected + unit * sizes_.head_dim);
+  });
+  mix_in(worker, layer.cross_output, nullptr, [&](const NodeTile& tile, int64_t kv_head) {
+    attend_across(sizes_, call_.requests[tile.request], tile, kv_head, memory.queries.data(),
+                  memory.attention[worker.index()], memory.attended.data());
+  });
+}
+
+// A rotated and scaled query head, in the words that attention reads.
+void Run::put_query(const Layer& layer, int64_t node, int64_t head, bool bfloat, float* row) {
+  const Request& request = call_.requests[request_of_[node]];
+  const int64_t position = request.position(request.start + node - request.first_node);
+  const int64_t words = bfloat ? sizes_.head_dim / 2 : sizes_.head_dim;
+  prepare_query(sizes_, layer, buffers_.ropes, position, row);
+  put_words(bfloat, row, sizes_.head_dim, decoder_->queries.data() + (node * sizes_.heads + head) * words);
+}
+
+// Attend tile by tile and head by head, project what came out, and add it to the hidden rows.
+template <class Attend>
+void Run::mix_in(Worker& worker, const Matrix& output, const float* norm, Attend&& attend_tile) {
+  Decoder& memory = *decoder_;
+  const int64_t nodes = call_.nodes, kv_heads = sizes_.kv_heads, width = sizes_.heads * sizes_.head_dim;
   worker.section((int64_t)tiles_.size() * kv_heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const NodeTile& tile = tiles_[unit / kv_heads];
-      attend(sizes_, call_.requests[tile.request], tile, index, layer.sizes.window, unit % kv_heads,
-             memory.queries.data(), memory.attention[worker.index()], memory.attended.data());
-    }
+    for (int64_t unit = begin; unit < end; ++unit) attend_tile(tiles_[unit / kv_heads], unit % kv_heads);
   });
   worker.section(nodes, nodes, [&](int64_t begin, int64_t end) {
     for (int64_t node = begin; node < end; ++node) {
       const float* row = memory.attended.data() + node * width;
       if (node + 1 < end) prefetch_row(row + width, width);
-      layer.output.put_activations(memory.inputs.data(), node, 0, row, width);
+      output.put_activations(memory.inputs.data(), node, 0, row, width);
     }
   });
-  add_output(worker, layer.output, memory.inputs.data(), layer.sizes.attention_output_norm);
+  add_output(worker, output, memory.inputs.data(), norm);
 }
 
 // The queries of one key/value head and node become attention's queries, its key and value go to the cache.
@@ -207,10 +245,8 @@ void Run::rotate_and_store(const Layer& layer, int64_t index, int64_t node, int6
   const bool bfloat = sizes_.bfloat_cache;
   float* row = decoder_->projected.data() + node * layer.query_key_value.rows();
 
-  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-    prepare_query(sizes_, layer, buffers_.ropes, position, row + head * dim);
-    put_words(bfloat, row + head * dim, dim, decoder_->queries.data() + (node * sizes_.heads + head) * words);
-  }
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+    put_query(layer, node, head, bfloat, row + head * dim);
   float* key = row + (sizes_.heads + kv_head) * dim;
   const float* value = key + sizes_.kv_heads * dim;
   if (layer.sizes.key_norm) rms_norm(key, layer.sizes.key_norm, sizes_.norm_epsilon, dim, key);

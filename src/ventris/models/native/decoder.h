@@ -21,6 +21,8 @@ struct Layer {
   Matrix output;
   Matrix gate_up;
   Matrix down;
+  Matrix cross_query;
+  Matrix cross_output;
   VentrisLayer sizes;  // norms, window and rope table
 };
 
@@ -36,7 +38,7 @@ struct Decoder {
   Buffer<float> hidden;      // [nodes, hidden]
   Buffer<float> branch;      // [nodes, hidden]: a block's output before its norm
   Buffer<float> projected;   // [nodes, queries + keys + values]
-  Buffer<uint32_t> queries;  // [nodes, heads, row_words]
+  Buffer<uint32_t> queries;  // [nodes, heads, row_words or lent_words]
   Buffer<float> attended;    // [nodes, heads * head_dim]
   Buffer<uint8_t> inputs;    // activations of the product that comes next
   Buffer<uint8_t> gated;     // activations of the down projection
@@ -56,6 +58,7 @@ class Run : public Job {
   void begin(Worker& worker);
   void tap(Worker& worker, int64_t layer);
   void attention_block(Worker& worker, const Layer& layer, int64_t index);
+  void cross_attention_block(Worker& worker, const Layer& layer);
   void feed_forward_block(Worker& worker, const Layer& layer);
   void apply_head(Worker& worker);
   void finish(Worker& worker);
@@ -63,6 +66,9 @@ class Run : public Job {
   void embed(int64_t node, float* to) const;
   void embed_token(int64_t node, float* to) const;
   void rotate_and_store(const Layer& layer, int64_t index, int64_t node, int64_t kv_head);
+  void put_query(const Layer& layer, int64_t node, int64_t head, bool bfloat, float* row);
+  template <class Attend>
+  void mix_in(Worker& worker, const Matrix& output, const float* norm, Attend&& attend_tile);
   void add_output(Worker& worker, const Matrix& matrix, const uint8_t* inputs, const float* norm);
   void put_normed(Worker& worker, const float* norm, const Matrix& next, const float* token_norm = nullptr);
 

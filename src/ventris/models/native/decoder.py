@@ -20,6 +20,7 @@ from ventris.engine.errors import BadInput
 from ventris.engine.sampling import Row
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
+from ventris.models.cross_attention import check_lent
 from ventris.models.native import abi
 from ventris.models.native.build import load_library
 from ventris.models.native.pack import PackedModel, open_packed, pack
@@ -82,6 +83,7 @@ class NativeDecoder:
         self._packed = packed
         self._library = load_library()
         self.kernel: str = self._library.ventris_kernel().decode()
+        self._lent_dtype = self.cache_dtype if lender is None else lender.cache_dtype
         self._layout = CacheLayout(
             config.num_layers, config.num_kv_heads, config.head_dim, self.cache_dtype, self.device
         )
@@ -281,6 +283,7 @@ class NativeDecoder:
             call.extend(
                 (storage.data.data_ptr(), storage.capacity, span.used, span.first_position, address, stride)
             )
+        self._describe_lent(rows.lent, call)
         call.extend(rows.parents)
         sees = rows.sees or ()
         if len(sees) not in (0, count):
@@ -293,6 +296,22 @@ class NativeDecoder:
         else:
             call.append(len(rows.wanted))
             call.extend(rows.wanted)
+
+    def _describe_lent(self, lent: KVCache | None, call: array[int]) -> None:
+        if lent is None:
+            call.append(0)
+            return
+        layout = lent.layout
+        check_lent(self.config, layout)
+        if layout.dtype != self._lent_dtype or layout.device.type != "cpu":
+            raise BadInput(
+                f"the lent rows are {layout.dtype} on {layout.device}, not {self._lent_dtype} here"
+            )
+        layer_bytes = layout.row_bytes // layout.layers
+        call.append(len(lent.spans))
+        for span in lent.spans:
+            last = (layout.layers - 1) * layer_bytes * span.storage.capacity
+            call.extend((span.storage.data.data_ptr() + last, span.storage.capacity, span.used))
 
     def _explain(self, status: int, batch: Sequence[Rows]) -> BadInput:
         if status == abi.TOKEN_OUT_OF_RANGE:
@@ -312,7 +331,8 @@ class NativeDecoder:
         layers = (abi.Layer * config.num_layers)()
         for index, layer in enumerate(layers):
             name = f"layers.{index}"
-            for matrix in ("query_key_value", "output", "gate_up", "down"):
+            crossing = ("cross_query", "cross_output") if config.cross_attention else ()
+            for matrix in ("query_key_value", "output", "gate_up", "down", *crossing):
                 setattr(layer, matrix, self._matrix(f"{name}.{matrix}"))
             for norm in (
                 "input_norm",
@@ -322,6 +342,7 @@ class NativeDecoder:
                 "query_norm",
                 "key_norm",
                 "token_norm",
+                "cross_norm",
             ):
                 setattr(layer, norm, address(f"{name}.{norm}"))
             layer.window = config.window(index)
@@ -338,6 +359,7 @@ class NativeDecoder:
             context_length=config.context_length,
             activation=abi.ACTIVATIONS[config.activation],
             bfloat_cache=self.cache_dtype == torch.bfloat16,
+            bfloat_lent=self._lent_dtype == torch.bfloat16,
             threads=self.threads,
             norm_epsilon=config.norm_eps,
             query_scale=config.query_scale or config.head_dim**-0.5,

@@ -291,6 +291,8 @@ class _Packer:
         yield f"{target}.output", lambda: self._matrix([f"{attention}.o_proj"], [hidden], queries)
         if config.output_bias:
             yield f"{target}.output.bias", lambda: self._bias([f"{attention}.o_proj"], [hidden])
+        if config.cross_attention:
+            yield from self._cross_attention(f"{source}.cross_attn", f"{target}.cross", queries)
         yield f"{target}.gate_up", lambda: self._matrix(gate_up, [wide, wide], hidden, interleave=True)
         yield f"{target}.down", lambda: self._matrix([f"{mlp}.down_proj"], [hidden], wide)
         if config.mlp_bias:
@@ -301,6 +303,16 @@ class _Packer:
             yield f"{target}.key_norm", lambda: self._norm(f"{attention}.k_norm.weight", config.head_dim)
         for name, weight in self._layer_norms():
             yield f"{target}.{name}", lambda weight=weight: self._norm(f"{source}.{weight}.weight", hidden)  # type: ignore[misc]
+
+    def _cross_attention(self, source: str, target: str, queries: int) -> Iterator[_Job]:
+        config, hidden = self.config, self.config.hidden_size
+        query, output = f"{source}.q_proj", f"{source}.o_proj"
+        yield f"{target}_query", lambda: self._matrix([query], [queries], hidden)
+        if config.qkv_bias:
+            yield f"{target}_query.bias", lambda: self._bias([query], [queries])
+        yield f"{target}_output", lambda: self._matrix([output], [hidden], queries)
+        if config.output_bias:
+            yield f"{target}_output.bias", lambda: self._bias([output], [hidden])
 
     def _layer_norms(self) -> list[tuple[str, str]]:
         """Norms of a layer, by their name here and in a checkpoint."""
@@ -315,6 +327,8 @@ class _Packer:
         if self.config.token_beside_hidden:
             norms[0] = ("input_norm", "hidden_norm")
             norms.append(("token_norm", "input_layernorm"))
+        if self.config.cross_attention:
+            norms.append(("cross_norm", "cross_attention_layernorm"))
         return norms
 
     def _get(self, name: str, shape: tuple[int, ...]) -> Weight:
