@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,6 +56,7 @@ def register(app: typer.Typer) -> None:
         group.command(command.__name__)(
             with_options(command, "settings", fields, (), partial(_read, settings))
         )
+    group.command("tasks")(tasks)
     app.add_typer(group, name="train")
 
 
@@ -108,6 +109,18 @@ def judge(settings: JudgeSettings) -> None:
         soft_wrap=True,
     )
     _say_where(settings)
+
+
+def tasks(
+    out: Annotated[Path, typer.Option(help="JSONL file to write")],
+    count: Annotated[int, typer.Option(help="tasks", metavar="N", min=1)] = 1000,
+    wording: Annotated[int, typer.Option(help="which of four wordings", metavar="N", min=1, max=4)] = 2,
+    seed: Annotated[int, typer.Option(help="start of the random stream", metavar="N")] = 0,
+) -> None:
+    """Write generated tasks with right answers, for a drafter that words them unlike the target."""
+    from ventris.train.fact_tasks import fact_tasks, write_answers
+
+    write_answers(out.expanduser(), fact_tasks(count, seed), wording - 1)
 
 
 METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (

@@ -7,13 +7,16 @@ judge of tokens is trained and measured on. Generated, so there are as many as a
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Literal
 
 from ventris.engine.errors import BadInput
+from ventris.models.cache_folder import written_whole
 
 Part = Literal["train", "test"]
 
@@ -105,6 +108,16 @@ def _stream(family: str, seed: int, part: Part) -> Iterator[FactTask]:
 def part_of(question: str) -> Part:
     """The part that a question belongs to: one in four is for tests."""
     return "test" if hashlib.sha256(question.encode()).digest()[0] % 4 == 0 else "train"
+
+
+def write_answers(path: Path, tasks: Sequence[FactTask], wording: int) -> None:
+    """Write tasks as JSONL with ``prompt``, ``answer`` and ``family``, all answers in one wording of four."""
+    lines = [
+        json.dumps({"prompt": task.question, "answer": task.answers[wording], "family": task.family})
+        for task in tasks
+    ]
+    with written_whole(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def broken(task: FactTask, answer: str, random: Random) -> tuple[str, int] | None:
