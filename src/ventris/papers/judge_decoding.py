@@ -1,14 +1,14 @@
-"""Judge decoding's central claim: more drafted tokens kept at nearly the same accuracy, if the judge is trained.
+"""Judge decoding's central claim: more drafted tokens kept at nearly the same accuracy.
 
-The judge, a threshold on the target's probability and one on the divergence of target and drafter decode the same
-generated tasks with the same drafts. The thresholds of all three are chosen on one half of the tasks, and what
+The judge, a threshold on the target's probability and one on the divergence of target and drafter decode the
+same generated tasks with the same drafts. The thresholds of all three are chosen on one half of the tasks; what
 is shown was measured on the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -92,19 +92,21 @@ def reproduce_judge_decoding(
     batch: int = 8,
     **settings: Any,
 ) -> Reproduction:
-    """Accepted tokens a call and task accuracy: the judge, two thresholds without training, and the exact rule.
+    """Accepted tokens a call and task accuracy: the judge, two untrained thresholds, and the exact rule.
 
     Args:
         checkpoint: Folder of the judge; the one that comes with Ventris when not given.
-        draft: A draft model, for one of the controls needs its distribution.
+        draft: A draft model, for one of the controls needs its distribution; right, but worded otherwise than
+            the target would (see ``ventris train tasks``).
         tasks: Generated tasks, none of them in training; half of them choose the thresholds.
         loss: Points of accuracy that the chosen thresholds may lose.
         thresholds: Tried for the judge, besides its own.
         nats: Tried for the target's probability, as -ln p.
         divergences: Tried for KL(target || drafter).
-        left_out: Families for which a judge is trained that never saw them; all when not given. The labelled rows
-            are made as for the checkpoint, or found in the cache.
-        cache: Folder of the training's cache.
+        left_out: Families for which a judge is trained that never saw them; all when not given. The labelled
+            rows come from the cache if the judge was trained with this drafter and cache, else they are made
+            anew, which takes as long as training the judge did.
+        cache: Folder of the training's cache; Ventris's own when not given.
         max_new_tokens: Output tokens at most.
         batch: Tasks answered side by side.
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
@@ -115,7 +117,9 @@ def reproduce_judge_decoding(
     folder = find_checkpoint("judge", model.target, checkpoint)
     judge = Judge.load(model, folder)
     made = read_config(folder)["training"]["settings"]
-    training = read_training(JudgeSettings, {**made, "cache": cache, "out": str(folder)})
+    training = read_training(
+        JudgeSettings, {**made, "draft": made["draft"] and draft, "cache": cache, "out": str(folder)}
+    )
     measured = OnTasks(model, draft, max_new_tokens, batch)
     both = fact_tasks(tasks, seed=chosen.seed, part="test", families=training.families)
     choosing, shown = both[::2], both[1::2]
@@ -154,9 +158,10 @@ def reproduce_judge_decoding(
     rows += _rows("everything kept", measured.outcome(shown, ThresholdRollback(EVERYTHING)), exact)
     rows += _ablations(measured, training, shown, judge, left_out)
     notes = [
-        f"{chosen.model} in {getattr(model.target, 'dtype', '')} on {model.target.device.type}, drafts by {draft}",
-        f"{len(shown)} generated tasks that are in no training; thresholds chosen on {len(choosing)} others to "
-        f"lose {loss:g} points at most",
+        f"{chosen.model} in {getattr(model.target, 'dtype', '')} on {model.target.device.type}",
+        f"drafts by {draft}",
+        f"{len(shown)} generated tasks that are in no training; thresholds chosen on {len(choosing)} others, "
+        f"losing {loss:g} points there at most",
         "judges of the ablations stand at the threshold that their own training chose",
     ]
     return Reproduction("judge-decoding", FIGURE, rows, perf_counter() - started, notes)

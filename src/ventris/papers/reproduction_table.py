@@ -6,6 +6,7 @@ REPRODUCTIONS: dict[str, str] = {
     "eagle3": "ventris.papers.draft_heads:reproduce_eagle3",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
+    "judge-decoding": "ventris.papers.judge_decoding:reproduce_judge_decoding",
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",

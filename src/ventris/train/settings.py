@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +265,11 @@ class JudgeSettings(PlaceSettings):
     def deciding(self) -> dict[str, Any]:
         """The settings that the result depends on; of files their names alone."""
         places = {"out", "cache", "device", "threads", "answer_batch"}
-        return self.model_dump(exclude=places) | {"data": Path(self.data).name if self.data else None}
+        files = {
+            "data": Path(self.data).name if self.data else None,
+            "draft": re.sub(r"[^\s,:=\"']*/", "", self.draft) if self.draft else None,
+        }
+        return self.model_dump(exclude=places) | files
 
 
 SettingsT = TypeVar("SettingsT", bound=PlaceSettings)
