@@ -1,8 +1,8 @@
 """Judge decoding's central claim: more drafted tokens kept at nearly the same accuracy.
 
 The judge, a threshold on the target's probability and one on the divergence of target and drafter decode the
-same generated tasks with the same drafts. The thresholds of all three are chosen on one half of the tasks; what
-is shown was measured on the other.
+same generated tasks with the same drafts. The thresholds of all three are chosen on one half of the tasks;
+what is shown was measured on the other.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ class TrainSettings(PlaceSettings):
     """What all drafters share."""
 
     data: str = Field(
-        description="JSONL with a prompt (to be answered, or with its answer) or a text (learnt as it is) a line"
+        description="JSONL with a prompt (to be answered, or with an answer) or a text (learnt as it is) "
+        "in each line"
     )
 
     limit: int | None = Field(None, ge=2, description="prompts used; all when not given")
