@@ -114,13 +114,16 @@ def judge(settings: JudgeSettings) -> None:
 def tasks(
     out: Annotated[Path, typer.Option(help="JSONL file to write")],
     count: Annotated[int, typer.Option(help="tasks", metavar="N", min=1)] = 1000,
-    wording: Annotated[int, typer.Option(help="which of four wordings", metavar="N", min=1, max=4)] = 2,
+    wording: Annotated[
+        int | None, typer.Option(help="which of four wordings; any if not given", metavar="N", min=1, max=4)
+    ] = None,
     seed: Annotated[int, typer.Option(help="start of the random stream", metavar="N")] = 0,
 ) -> None:
     """Write generated tasks with right answers, for a drafter that words them unlike the target."""
     from ventris.train.fact_tasks import fact_tasks, write_answers
 
-    write_answers(out.expanduser(), fact_tasks(count, seed), wording - 1)
+    chosen = None if wording is None else wording - 1
+    write_answers(out.expanduser(), fact_tasks(count, seed), chosen, seed)
 
 
 METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (

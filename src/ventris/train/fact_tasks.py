@@ -110,12 +110,17 @@ def part_of(question: str) -> Part:
     return "test" if hashlib.sha256(question.encode()).digest()[0] % 4 == 0 else "train"
 
 
-def write_answers(path: Path, tasks: Sequence[FactTask], wording: int) -> None:
-    """Write tasks as JSONL with ``prompt``, ``answer`` and ``family``, all answers in one wording of four."""
-    lines = [
-        json.dumps({"prompt": task.question, "answer": task.answers[wording], "family": task.family})
-        for task in tasks
-    ]
+def write_answers(path: Path, tasks: Sequence[FactTask], wording: int | None = None, seed: int = 0) -> None:
+    """Write tasks as JSONL with ``prompt``, ``answer`` and ``family``.
+
+    Args:
+        wording: Which of the right answers, the first is 0; ``None`` for any, at random.
+    """
+    random = Random(seed)
+    lines = []
+    for task in tasks:
+        answer = random.choice(task.answers) if wording is None else task.answers[wording]
+        lines.append(json.dumps({"prompt": task.question, "answer": answer, "family": task.family}))
     with written_whole(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
