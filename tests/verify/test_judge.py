@@ -210,7 +210,7 @@ def test_a_checkpoint_brings_its_threshold_and_another_target_is_refused(tmp_pat
     spec = f"judge:{tmp_path / 'judge-any-name'}"
     assert build_one("verifier", spec, Workshop(target)).threshold == 0.7
     assert build_one("verifier", f"{spec},threshold=0", Workshop(target)).threshold == 0.0
-    with pytest.raises(BadInput, match="was trained for another target"):
+    with pytest.raises(BadInput, match="trained for another target"):
         build_one("verifier", spec, Workshop(ToyTarget(VOCABULARY + 1)))
     with pytest.raises(BadInput, match="no judge checkpoint comes with Ventris"):
         build_one("verifier", "judge", Workshop(target))

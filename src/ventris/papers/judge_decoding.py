@@ -14,7 +14,7 @@ from typing import Any
 
 from ventris.bench.prepare import load_model
 from ventris.bench.settings import read_settings
-from ventris.draft.checkpoint import find_checkpoint, read_config
+from ventris.draft.checkpoint import open_checkpoint
 from ventris.engine.request import Completion
 from ventris.model import Model
 from ventris.papers.reproduction import Reproduction, Row
@@ -114,15 +114,14 @@ def reproduce_judge_decoding(
     started = perf_counter()
     chosen = read_settings({**settings, "max_new_tokens": max_new_tokens})
     model = load_model(chosen)
-    folder = find_checkpoint("judge", model.target, checkpoint)
-    judge = Judge.load(model, folder)
-    made = read_config(folder)["training"]["settings"]
+    judge = Judge.load(model, checkpoint)
+    made = open_checkpoint("judge", model, checkpoint)[1].training["settings"]
     training = read_training(
-        JudgeSettings, {**made, "draft": made["draft"] and draft, "cache": cache, "out": str(folder)}
+        JudgeSettings, {**made, "draft": made["draft"] and draft, "cache": cache, "out": "unused"}
     )
     measured = OnTasks(model, draft, max_new_tokens, batch)
     both = fact_tasks(tasks, seed=chosen.seed, part="test", families=training.families)
-    choosing, shown = both[::2], both[1::2]
+    choosing, shown = both[: tasks // 2], both[tasks // 2 :]
 
     exact_choosing, exact = measured.outcome(choosing, "greedy"), measured.outcome(shown, "greedy")
     tried: dict[str, list[tuple[str, Any]]] = {

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from ventris.draft.checkpoint import HeadCheckpoint, find_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
 from ventris.engine.errors import Incompatible
 from ventris.engine.sampling import Sampling
 from ventris.engine.target import Target
@@ -50,12 +50,9 @@ class Judge:
     greedy_only = False
     chain_only = False
 
-    class Options(BaseModel):
+    class Options(CheckpointOptions):
         """Options of judge decoding."""
 
-        checkpoint: str | None = Field(
-            None, description="folder; the one shipped for the target if not given"
-        )
         threshold: float | None = Field(
             None,
             ge=0,
@@ -77,11 +74,7 @@ class Judge:
         Raises:
             BadInput: if there is none, or it belongs to another target.
         """
-        target = cast(Target, getattr(model, "target", model))
-        tokenizer = getattr(getattr(model, "tokenizer", None), "fingerprint", "")
-        folder = find_checkpoint("judge", target, None if checkpoint is None else str(checkpoint))
-        stored = HeadCheckpoint.load(folder, "judge")
-        stored.target.check(target, f"the judge {folder}", tokenizer)
+        target, stored = open_checkpoint("judge", model, checkpoint)
         head = JudgeHead(**stored.sizes)
         stored.fill(head)
         return cls(
