@@ -244,6 +244,28 @@ def test_a_run_writes_a_judge_that_the_verifier_loads(given, model, monkeypatch)
     assert torch.equal(again.probe.weight, trained.probe.weight)
 
 
+def test_rows_are_made_anew_for_other_data_and_other_drafters(given, model, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        judge_examples, "marked_questions", lambda *_: made.append(1) or about_letters(model, 0)[:2]
+    )
+    drafter = tmp_path / "drafter"
+    drafter.mkdir()
+    settings = read_settings(JudgeSettings, {**given, "draft": f"medusa:{drafter}"})
+    (drafter / "config.json").write_text("1")
+    prepare_examples(model, settings)
+    prepare_examples(model, settings)
+    assert len(made) == 1
+    (drafter / "config.json").write_text("2")
+    prepare_examples(model, settings)
+    assert len(made) == 2
+    Path(str(given["data"])).write_text("{}")
+    prepare_examples(model, settings)
+    assert len(made) == 3
+    with pytest.raises(BadInput, match=r"cannot read .*nowhere"):
+        prepare_examples(model, settings.model_copy(update={"data": str(tmp_path / "nowhere")}))
+
+
 def judge_scaled(rows: torch.Tensor) -> torch.Tensor:
     rows = rows.float()
     return rows / rows.square().mean(-1, keepdim=True).sqrt()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,6 +19,7 @@ from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 from ventris.model import Model
 from ventris.models.cache_folder import written_whole
+from ventris.parts import parse
 from ventris.train.fact_tasks import fact_tasks
 from ventris.train.marked_answers import Mark, MarkedAnswer, MarkedQuestion, mark, of_task, read_marked
 from ventris.train.run import training_cache
@@ -86,14 +87,29 @@ def prepare_examples(model: Model, settings: JudgeSettings, progress: Progress |
         raise BadInput(f"{settings.model} has no tokenizer; a judge is trained on texts")
     sketch = TargetSketch.of(target, model.tokenizer.fingerprint)
     kind = "-".join(str(getattr(target, name, "")) for name in ("dtype", "kernel"))
-    given = Path(settings.data).expanduser().read_bytes() if settings.data else b""
-    key = repr((sketch.digest, kind, hashlib.sha256(given).hexdigest(), sorted(settings.examples().items())))
-    path = training_cache(settings) / f"judge-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+    digest = hashlib.sha256(repr((sketch.digest, kind, sorted(settings.examples().items()))).encode())
+    for file in _files_of(settings):
+        try:
+            digest.update(file.read_bytes())
+        except OSError as error:
+            raise BadInput(f"cannot read {file}: {error}") from None
+    path = training_cache(settings) / f"judge-{digest.hexdigest()[:16]}.safetensors"
     if not path.is_file():
         questions = marked_questions(model, settings, progress)
         layer = target.num_layers if settings.layer is None else settings.layer
         read_examples(target, questions, layer, progress).save(path)
     return Examples.load(path)
+
+
+def _files_of(settings: JudgeSettings) -> Iterator[Path]:
+    """The data, and what tells a trained drafter from another one in the same folder."""
+    if settings.data is not None:
+        yield Path(settings.data).expanduser()
+    for part in parse(settings.draft) if settings.draft else ():
+        for value in part.options.values():
+            config = Path(str(value)).expanduser() / "config.json"
+            if config.is_file():
+                yield config
 
 
 def marked_questions(
