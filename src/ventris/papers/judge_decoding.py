@@ -80,12 +80,12 @@ def _judged(done: Completion) -> int:
 
 def reproduce_judge_decoding(
     checkpoint: str | None = None,
-    draft: str = "aligned:depth=6",
-    tasks: int = 240,
+    draft: str = "aligned:depth=8",
+    tasks: int = 160,
     loss: float = 2.0,
-    thresholds: Sequence[float] = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99),
-    nats: Sequence[float] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
-    divergences: Sequence[float] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+    thresholds: Sequence[float] = (0.05, 0.2, 0.5, 0.8, 0.95),
+    nats: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
+    divergences: Sequence[float] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     left_out: Sequence[str] | None = None,
     cache: str | None = None,
     max_new_tokens: int = 48,
@@ -133,29 +133,6 @@ def reproduce_judge_decoding(
             (f"{n:g} nats", ThresholdRollback(n, "divergence")) for n in divergences
         ],
     }
-    rows = [
-        Row("accepted tokens a call, exact rule", exact.accepted, "tokens"),
-        Row("task accuracy, exact rule", exact.right, "%"),
-    ]
-    for name, settings_tried in tried.items():
-        outcomes = {at: (measured.outcome(choosing, verifier), verifier) for at, verifier in settings_tried}
-        at = best_within({at: found for at, (found, _) in outcomes.items()}, exact_choosing.right - loss)
-        if at is None:
-            rows.append(
-                Row(
-                    f"accepted tokens a call, {name}: none loses so little",
-                    exact.accepted,
-                    "tokens",
-                    exact.accepted,
-                )
-            )
-            continue
-        found = measured.outcome(shown, outcomes[at][1])
-        rows += _rows(f"{name} at {at}", found, exact)
-        if name == "the judge":
-            rows.append(Row("output tokens that only the judge let pass", found.judged, "%"))
-    rows += _rows("everything kept", measured.outcome(shown, ThresholdRollback(EVERYTHING)), exact)
-    rows += _ablations(measured, training, shown, judge, left_out)
     notes = [
         f"{chosen.model} in {getattr(model.target, 'dtype', '')} on {model.target.device.type}",
         f"drafts by {draft}",
@@ -163,13 +140,30 @@ def reproduce_judge_decoding(
         f"losing {loss:g} points there at most",
         "judges of the ablations stand at the threshold that their own training chose",
     ]
+    rows = [
+        Row("accepted tokens a call, exact rule", exact.accepted, "tokens"),
+        Row("task accuracy, exact rule", exact.right, "%"),
+    ]
+    for name, settings_tried in tried.items():
+        outcomes = {at: (measured.outcome(choosing, verifier), verifier) for at, verifier in settings_tried}
+        at = best_within({at: found for at, (found, _) in outcomes.items()}, exact_choosing.right - loss)
+        if outcomes[at][0].right < exact_choosing.right - loss:
+            notes.append(f"{name} never stayed within that loss; its most accurate setting is shown")
+        found = measured.outcome(shown, outcomes[at][1])
+        rows += _rows(f"{name} at {at}", found, exact)
+        if name == "the judge":
+            rows.append(Row("output tokens that only the judge let pass", found.judged, "%"))
+    rows += _rows("everything kept", measured.outcome(shown, ThresholdRollback(EVERYTHING)), exact)
+    rows += _ablations(measured, training, shown, judge, left_out)
     return Reproduction("judge-decoding", FIGURE, rows, perf_counter() - started, notes)
 
 
-def best_within(outcomes: dict[str, Outcome], least: float) -> str | None:
-    """The setting that accepts most of those with at least so many right answers."""
+def best_within(outcomes: dict[str, Outcome], least: float) -> str:
+    """The setting that accepts most of those with at least so many right answers, else the most accurate."""
     good = [at for at, found in outcomes.items() if found.right >= least]
-    return max(good, key=lambda at: outcomes[at].accepted, default=None)
+    if not good:
+        return max(outcomes, key=lambda at: (outcomes[at].right, outcomes[at].accepted))
+    return max(good, key=lambda at: outcomes[at].accepted)
 
 
 def _rows(name: str, found: Outcome, against: Outcome) -> list[Row]:
