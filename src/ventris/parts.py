@@ -51,6 +51,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "synthetic": "ventris.verify.synthetic:Synthetic",
         "typical": "ventris.verify.typical:Typical",
         "threshold-rollback": "ventris.verify.threshold_rollback:ThresholdRollback",
+        "judge": "ventris.verify.judge:Judge",
     },
     "guide": {
         "json-schema": "ventris.guide.json_schema:JsonSchema",

@@ -28,6 +28,7 @@ from ventris.verify import (
     Block,
     Coupled,
     Greedy,
+    Judge,
     PointMass,
     Rejection,
     SpecTr,
@@ -129,6 +130,11 @@ def listing_model() -> DraftModel:
     return DraftModel(Listing(12, memory=2, sharpness=5.0, blend=(9, 0.4)), vocabulary=Listing.listed)
 
 
+def judged_by_token(rows: torch.Tensor) -> torch.Tensor:
+    """Half of the tokens pass; the whole part of a toy's row is its token."""
+    return (rows[:, 0].floor() * 0.37).remainder(1.0)
+
+
 DRAFTERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "ngram": NGram,
@@ -160,6 +166,8 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "spectr": SpecTr,
     "typical": Typical,
     "threshold-rollback": ThresholdRollback,
+    "threshold-rollback:distance=divergence": lambda: ThresholdRollback(distance="divergence"),
+    "judge": lambda: Judge(judged_by_token, TARGET.num_layers),
     "synthetic": Synthetic,
 }
 GUIDES: dict[str, Callable[[], list[Any]]] = {

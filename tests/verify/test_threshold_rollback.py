@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ventris.draft.model import DraftModel
+from ventris.draft import DraftModel, NGram, Stack
 from ventris.engine.batch import Engine
 from ventris.engine.cache import MemoryLedger
-from ventris.engine.errors import BadInput
+from ventris.engine.errors import BadInput, Incompatible
 from ventris.engine.parts import RequestView
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling, SamplingState
@@ -25,6 +25,7 @@ from ventris.testing import ToyTarget, check_guide
 from ventris.testing.checks import run
 from ventris.testing.guides import NoRepeatedPairs
 from ventris.verify import Greedy, ThresholdRollback
+from ventris.verify.threshold_rollback import divergence
 
 VOCABULARY = 8
 
@@ -182,6 +183,84 @@ def test_it_says_that_it_is_approximate():
     assert guarantee is not None
     assert not guarantee.exact
     assert "threshold-rollback" in guarantee.statement
+
+
+def test_the_divergence_is_that_of_target_and_drafter():
+    logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(1))
+    p, q = logits.softmax(-1), torch.full((VOCABULARY,), 1 / VOCABULARY)
+    expected = float((p * (p / q).log()).sum())
+    assert divergence(logits, q) == pytest.approx(expected, abs=1e-6)
+    assert divergence(logits, p) == pytest.approx(0, abs=1e-2)
+    # What the drafter cannot say costs as much as its share of the uniform distribution, not everything.
+    certain = torch.eye(VOCABULARY)[0]
+    assert math.isfinite(divergence(logits, certain))
+    assert divergence(logits, certain) > divergence(logits, q)
+
+
+def test_a_draft_is_kept_where_the_two_models_think_alike_whatever_it_says():
+    small, large = small_and_large()
+    drafter = DraftModel(small, depth=4)
+
+    def text(nats: float, model: DraftModel = drafter) -> list[int]:
+        return run(large, ThresholdRollback(nats, "divergence"), model, prompts=[[1, 2]], tokens=30)[0].tokens
+
+    assert text(0.0) == greedy(large, 30)
+    assert text(1e-3, DraftModel(large, depth=4)) == greedy(large, 30)
+    everything = [1, 2]
+    for place in range(30):
+        model = large if place % 5 == 4 else small
+        everything.append(int(model.logits(everything).argmax()))
+    assert text(1e9) == everything[2:]
+    expected = [1, 2]
+    while len(expected) < 32:
+        depth = min(4, 31 - len(expected))
+        for place in range(depth + 1):
+            own, other = large.logits(expected), small.logits(expected)
+            near = divergence(own, other.softmax(-1)) <= 0.4
+            drafted, wanted = int(other.argmax()), int(own.argmax())
+            keeps = place < depth and (near or drafted == wanted)
+            expected.append(drafted if keeps else wanted)
+            if not keeps:
+                break
+    assert text(0.4) == expected[2:]
+
+
+def test_beliefs_are_kept_for_those_who_ask_and_follow_their_nodes():
+    small, large = small_and_large()
+    seen: list[TokenTree] = []
+
+    class Spy(ThresholdRollback):
+        def select(self, walk: Walk) -> None:
+            seen.append(walk.tree)
+            super().select(walk)
+
+    run(large, Spy(1.0, "divergence"), DraftModel(small, width=2, samples=0), tokens=8)
+    tree = next(tree for tree in seen if len(tree) > 3)
+    assert tree.beliefs[0].sum() == pytest.approx(1)
+    last = max(node for node in tree.beliefs if node)
+    kept = tree.keep(tree.path_to(last))
+    assert torch.equal(kept.beliefs[len(kept) - 1], tree.beliefs[last])
+    seen.clear()
+    run(large, Spy(1.0), DraftModel(small), tokens=8)
+    assert not any(tree.beliefs for tree in seen)
+
+
+def test_a_drafter_without_a_distribution_is_refused():
+    _, large = small_and_large()
+    verifier = ThresholdRollback(1.0, "divergence")
+    with pytest.raises(Incompatible, match="this drafter tells none"):
+        run(large, verifier, NGram())
+    with pytest.raises(Incompatible, match="tells none"):
+        run(large, verifier, Stack([NGram(), DraftModel(small_and_large()[0])]))
+    run(large, ThresholdRollback(1.0), NGram())
+
+
+def test_a_mask_holds_for_the_divergence_too():
+    small, large = small_and_large()
+    loose = ThresholdRollback(50.0, "divergence")
+    text = run(large, loose, DraftModel(small, depth=5), [NoRepeatedPairs()], tokens=40)[0].tokens
+    pairs = list(pairwise(text))
+    assert len(set(pairs)) == len(pairs)
 
 
 def test_it_is_registered_with_its_options():

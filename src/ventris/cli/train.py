@@ -1,4 +1,4 @@
-"""``ventris train``: draft heads for a target, from its own answers."""
+"""``ventris train``: draft heads and judges for a target, from its own answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,10 +21,11 @@ from ventris.train.settings import (
     EagleSettings,
     FalconSettings,
     HydraSettings,
+    JudgeSettings,
     KangarooSettings,
     LongSpecSettings,
     MedusaSettings,
-    TrainSettings,
+    PlaceSettings,
     read_settings,
 )
 
@@ -47,6 +48,7 @@ SHAPE = (
     "variant",
     "prefix",
     "dropout",
+    "layer",
 )
 PLACES = ("model", "data", "out", "cache", "device", "dtype", "threads")
 
@@ -54,13 +56,14 @@ PLACES = ("model", "data", "out", "cache", "device", "dtype", "threads")
 def register(app: typer.Typer) -> None:
     """Add the command with one subcommand for each method."""
     group = typer.Typer(
-        no_args_is_help=True, help="Train a drafter for a target, from the target's own answers."
+        no_args_is_help=True, help="Train a drafter or a judge for a target, from the target's own answers."
     )
     for command, settings in METHODS:
         fields = tuple(option_fields(settings, _panel))
         group.command(command.__name__)(
             with_options(command, "settings", fields, (), partial(_read, settings))
         )
+    group.command("tasks")(tasks)
     app.add_typer(group, name="train")
 
 
@@ -120,7 +123,38 @@ def longspec(settings: LongSpecSettings) -> None:
     _run(train_longspec, settings)
 
 
-METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
+def judge(settings: JudgeSettings) -> None:
+    """A judge of drafted tokens: a logistic unit that tells right ones from wrong ones."""
+    from ventris.train.judge import train_judge
+
+    with _progress() as progress:
+        measured = train_judge(settings, progress, _command()).measured
+    console().print(
+        f"on questions held out: area under the curve {measured['area']:.3f}; at threshold "
+        f"{measured['threshold']:.4f} {measured['passed']:.1%} of the right tokens pass and "
+        f"{measured['caught']:.1%} of the wrong ones are caught",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _say_where(settings)
+
+
+def tasks(
+    out: Annotated[Path, typer.Option(help="JSONL file to write")],
+    count: Annotated[int, typer.Option(help="tasks", metavar="N", min=1)] = 1000,
+    wording: Annotated[
+        int | None, typer.Option(help="which of four wordings; any if not given", metavar="N", min=1, max=4)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="start of the random stream", metavar="N")] = 0,
+) -> None:
+    """Write generated tasks with right answers, for a drafter that words them unlike the target."""
+    from ventris.train.fact_tasks import fact_tasks, write_answers
+
+    chosen = None if wording is None else wording - 1
+    write_answers(out.expanduser(), fact_tasks(count, seed), chosen, seed)
+
+
+METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
@@ -129,15 +163,24 @@ METHODS: tuple[tuple[Callable[..., None], type[TrainSettings]], ...] = (
     (falcon, FalconSettings),
     (chimera, ChimeraSettings),
     (longspec, LongSpecSettings),
+    (judge, JudgeSettings),
 )
 
 
-def _run(run: Callable[..., Trained], settings: TrainSettings) -> None:
-    command = shlex.join(["ventris", *map(_without_folder, sys.argv[1:])])
+def _run(run: Callable[..., Trained], settings: PlaceSettings) -> None:
     with _progress() as progress:
-        trained = run(settings, progress, command)
+        trained = run(settings, progress, _command())
     shares = " ".join(f"{share:.3f}" for share in trained.acceptance)
     console().print(f"held-out acceptance by depth: {shares}", highlight=False)
+    _say_where(settings)
+
+
+def _command() -> str:
+    """The command line, for the model card."""
+    return shlex.join(["ventris", *map(_without_folder, sys.argv[1:])])
+
+
+def _say_where(settings: PlaceSettings) -> None:
     error_console().print(f"the checkpoint is in {settings.out}", style="dim", markup=False, soft_wrap=True)
 
 
@@ -146,14 +189,14 @@ def _without_folder(argument: str) -> str:
     return Path(argument).name if argument.startswith(("/", "~", ".")) else argument
 
 
-def _read(model: type[TrainSettings], given: Mapping[str, Any]) -> TrainSettings:
+def _read(model: type[PlaceSettings], given: Mapping[str, Any]) -> PlaceSettings:
     return read_settings(model, given)
 
 
 def _panel(key: str) -> str:
     if key in PLACES:
         return "Places"
-    return "Drafter" if key in SHAPE else "Training"
+    return "Network" if key in SHAPE else "Training"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Checkpoints of trained drafters: a folder with ``model.safetensors``, ``config.json`` and ``README.md``.
+"""Checkpoints of trained parts: a folder with ``model.safetensors``, ``config.json`` and ``README.md``.
 
 Nothing is unpickled. ``config.json`` names the method, the target (see :class:`TargetSketch`), the sizes of
 the network and what was measured on held-out text; a checkpoint of another target or of another shape is
@@ -130,7 +130,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class CheckpointOptions(BaseModel):
-    """The option that all trained drafters have."""
+    """The option that all trained parts have."""
 
     checkpoint: str | None = Field(None, description="folder; the one shipped for the target if not given")
 

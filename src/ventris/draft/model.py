@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ventris.draft.shortlist import over_all
 from ventris.engine.parts import Commit, DraftJob, RequestView
-from ventris.engine.sampling import Row, distribution
+from ventris.engine.sampling import Row, Sampling, distribution
 from ventris.engine.stream import Stream, forward
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -56,6 +56,7 @@ class DraftModel:
 
     name = "model"
     taps: Sequence[int] = ()
+    tells_beliefs = True
 
     class Options(BaseModel):
         """Options of the draft-model drafter."""
@@ -126,6 +127,8 @@ class DraftModel:
         for node, row in zip(scored, rows, strict=True):
             if self._unsure(growth, row):
                 continue
+            if growth.job.request.keep_beliefs:
+                growth.tree.beliefs[node] = self._over_all(distribution(row, Sampling(temperature=1.0)))
             if sampled:
                 self._draw_children(growth, node, row)
             else:
@@ -148,9 +151,7 @@ class DraftModel:
         if growth.depth[node] >= depth or len(growth.tree) - 1 + copies > nodes:
             return
         request = growth.job.request
-        q = distribution(row, request.sampling)
-        if self._listed is not None:
-            q = over_all(q, self._listed, self.model.vocab_size)
+        q = self._over_all(distribution(row, request.sampling))
         random = request.randomness(request.draft_purpose, growth.depth[node])
         drawn = growth.tree.add_draws(node, [random.categorical(q) for _ in range(copies)], q)
         for child in dict.fromkeys(drawn):
@@ -158,6 +159,10 @@ class DraftModel:
             growth.copies[child] = drawn.count(child)
             if growth.depth[child] < depth and growth.tree.tokens[child] not in request.end_ids:
                 growth.frontier.append(child)
+
+    def _over_all(self, q: Tensor) -> Tensor:
+        """Probabilities of what the model scores as those of the whole vocabulary."""
+        return q if self._listed is None else over_all(q, self._listed, self.model.vocab_size)
 
     def _offer_children(self, growth: _Growth, node: int, row: Row) -> None:
         path = 1.0

@@ -23,6 +23,7 @@ class Stack:
         self.shape = "chain" if all(d.shape == "chain" for d in drafters) else "tree"
         self.draws = any(d.draws for d in drafters)
         self.taps = sorted({layer for d in drafters for layer in d.taps})
+        self.tells_beliefs = all(getattr(d, "tells_beliefs", False) for d in drafters)
 
     def start(self, request: RequestView) -> list[Any]:
         return [drafter.start(request) for drafter in self.drafters]

@@ -317,6 +317,7 @@ class Engine:
             request.end_ids,
             self.ledger,
             getattr(request.verifier, "draft_purpose", Purpose.DRAFT),
+            getattr(request.verifier, "reads_beliefs", False),
         )
         sampling = SamplingState(
             request.sampling,

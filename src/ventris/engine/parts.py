@@ -31,6 +31,7 @@ class RequestView:
         draft_purpose: Which random draws a sampling drafter uses. Normally its own; where the verifier
             always keeps the target's own draw (``draft_purpose`` of a verifier), the target's, so that draft
             and target tend to choose alike.
+        keep_beliefs: The verifier reads :attr:`TokenTree.beliefs`.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class RequestView:
     end_ids: frozenset[int]
     ledger: MemoryLedger
     draft_purpose: Purpose = Purpose.DRAFT
+    keep_beliefs: bool = False
 
     @property
     def generated(self) -> int:
@@ -131,7 +133,8 @@ class Drafter(Protocol):
         draws: True if it samples its tokens and records ``draft_probs``; false for point-mass drafts.
         taps: Target layers whose hidden rows it wants in :class:`Commit`.
 
-    An optional method ``finish(state)`` is called when the request ends, to give memory back.
+    An optional method ``finish(state)`` is called when the request ends, to give memory back. An optional
+    attribute ``tells_beliefs`` says that its trees have :attr:`TokenTree.beliefs` where they are asked for.
     """
 
     name: str

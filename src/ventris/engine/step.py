@@ -220,8 +220,9 @@ def score(
     owners: list[tuple[int, int]] = []
     for index, (running, tree) in enumerate(zip(batch, trees, strict=True)):
         needs = [_needs(state, tree) for _, state in running.guides]
-        taps = [layer for need in needs for layer in need.taps]
-        entries.append((running.stream, running.stream.rows(tree, range(len(tree))), [*running.taps, *taps]))
+        taps = [*running.taps, *getattr(running.request.verifier, "taps", ())]
+        taps += [layer for need in needs for layer in need.taps]
+        entries.append((running.stream, running.stream.rows(tree, range(len(tree))), taps))
         owners.append((index, 0))
         for stream in {id(s): s for need in needs for s in need.streams}.values():
             while len(stream.pending) > chunk:

@@ -27,6 +27,8 @@ class TokenTree:
             from, ``[vocab]``. A parent without an entry has deterministic ("point mass") children.
         draws: For a parent in ``draft_probs``, its children in the order in which they were drawn,
             independently and with repeats; the order matters to a rejection rule.
+        beliefs: For a node, what the drafter itself thinks comes next, probabilities ``[vocab]`` at
+            temperature 1; only where the verifier asked for it (``keep_beliefs`` of the request).
     """
 
     tokens: list[int]
@@ -35,6 +37,7 @@ class TokenTree:
     source: str = ""
     draft_probs: dict[int, Tensor] = field(default_factory=dict)
     draws: dict[int, list[int]] = field(default_factory=dict)
+    beliefs: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.confidence:
@@ -122,6 +125,7 @@ class TokenTree:
                 raise ValueError("draws of one parent must be kept or dropped together")
             kept.draws[new_index[parent]] = [new_index[child] for child in drawn]
             kept.draft_probs[new_index[parent]] = self.draft_probs[parent]
+        kept.beliefs = {new_index[node]: q for node, q in self.beliefs.items() if node in new_index}
         return kept
 
     def validate(self, vocab_size: int) -> None:

@@ -17,8 +17,12 @@ class Verifier(Protocol):
         greedy_only: True if it makes sense at temperature 0 alone.
         chain_only: True if it takes only drafts with a single path.
 
-    An optional attribute ``draft_purpose`` lets drafters sample with the verifier's own random numbers;
-    only a verifier whose outcome does not depend on the draft may set it.
+    Optional attributes:
+
+    - ``draft_purpose`` lets drafters sample with the verifier's own random numbers; only a verifier whose
+      outcome does not depend on the draft may set it;
+    - ``taps``: target layers whose hidden rows it reads, by :meth:`Walk.tapped`;
+    - ``reads_beliefs``: true if it reads :attr:`TokenTree.beliefs`.
     """
 
     name: str

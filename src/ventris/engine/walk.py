@@ -183,11 +183,17 @@ class Walk:
 
     def hidden(self, layer: int) -> Tensor:
         """The target's hidden row at the present node, ``[hidden]``."""
-        return self._hidden[layer][self.node]
+        return self.tapped(layer)[self.node]
 
     def logits_of(self, stream: Stream) -> Tensor:
         """A guide stream's logits at the present node, ``[vocab]``."""
         return self._streams[id(stream)][self.node]
+
+    # For verifiers that look at more than probabilities.
+
+    def tapped(self, layer: int) -> Tensor:
+        """The target's hidden rows at a tapped layer, ``[nodes, hidden]``; each has read its node's token."""
+        return self._hidden[layer]
 
     # Moving on.
 

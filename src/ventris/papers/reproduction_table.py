@@ -8,6 +8,7 @@ REPRODUCTIONS: dict[str, str] = {
     "falcon": "ventris.papers.falcon:reproduce_falcon",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
+    "judge-decoding": "ventris.papers.judge_decoding:reproduce_judge_decoding",
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
     "longspec": "ventris.papers.longspec:reproduce_longspec",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",

@@ -1,1 +1,1 @@
-"""Training of drafters: the target's texts and hidden states cached once, one trainer for all methods."""
+"""Training of drafters and judges: the target's texts and hidden states are computed once and cached."""

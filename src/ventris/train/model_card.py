@@ -37,3 +37,40 @@ are measured.
 | --- | --- |
 {facts}
 """
+
+
+def judge_card(target: str, command: str, training: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """The same for a judge of drafted tokens.
+
+    Args:
+        measured: As :class:`~ventris.train.judge.JudgeTrained` has it.
+    """
+    facts = "\n".join(
+        f"| {name.replace('_', ' ')} | {value} |" for name, value in training.items() if name != "settings"
+    )
+    sweep = "\n".join(f"| {t:g} | {passed:.3f} | {caught:.3f} |" for t, passed, caught in measured["sweep"])
+    areas = "\n".join(f"| {family} | {area:.3f} |" for family, area in measured["areas"].items())
+    return f"""# A judge of drafted tokens for {target}
+
+For the verifier `judge` of Ventris: drafted tokens that the target would have put otherwise are kept where
+this unit finds them right. The output is approximate, and nothing protects what the target was tuned to
+refuse.
+
+    {command}
+
+On questions held out the area under the ROC curve is {measured["area"]:.3f}; above the threshold
+{measured["threshold"]:.4f} pass {measured["passed"]:.1%} of the right tokens, and {measured["caught"]:.1%} of
+the wrong ones do not.
+
+| threshold | right tokens passed | wrong tokens caught |
+| --- | --- | --- |
+{sweep}
+
+| family | area under the ROC curve |
+| --- | --- |
+{areas}
+
+| training | |
+| --- | --- |
+{facts}
+"""

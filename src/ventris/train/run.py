@@ -22,7 +22,7 @@ from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
-from ventris.train.settings import TrainSettings
+from ventris.train.settings import PlaceSettings, TrainSettings
 from ventris.train.texts import Progress, claim_folder, distil_texts, prompts_digest, read_prompts
 from ventris.train.trainer import Trained, train
 from ventris.train.windows import Text, Windows, open_texts, split
@@ -55,12 +55,7 @@ def train_heads(
     state = folder / "run" / "state.safetensors"
     if (folder / "config.json").exists() and not state.exists():
         raise BadInput(f"{folder} holds a finished checkpoint; choose another --out, or remove it")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    if progress:
-        progress(f"loading {settings.model}", 0, 0)
-    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
-    model = load(settings.model, cast(DType, settings.dtype), device=device, threads=settings.threads)
+    model = load_target(settings, progress)
     if model.source is None or model.source.config is None:
         raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
     target, config = model.target, model.source.config
@@ -106,6 +101,21 @@ def train_heads(
     return trained
 
 
+def load_target(settings: PlaceSettings, progress: Progress | None = None) -> Model:
+    """The model that is trained for, with its threads bound."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if progress:
+        progress(f"loading {settings.model}", 0, 0)
+    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
+    return load(settings.model, cast(DType, settings.dtype), device=device, threads=settings.threads)
+
+
+def training_cache(settings: PlaceSettings) -> Path:
+    """Where texts and hidden states of all runs lie."""
+    return Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
+
+
 def prepare_texts(
     model: Model,
     sketch: TargetSketch,
@@ -126,8 +136,7 @@ def prepare_texts(
     prompts = read_prompts(settings.data, settings.limit)
     kind = "-".join(str(getattr(target, name, "")) for name in ("dtype", "kernel"))
     key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
-    root = Path(settings.cache).expanduser() if settings.cache else cache_folder() / "training"
-    folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = training_cache(settings) / hashlib.sha256(key.encode()).hexdigest()[:16]
     layers = learnt_layers(target)
     read = settings.read_layers(target.num_layers)
     if max(read, default=0) > target.num_layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from ventris.checked import checked_settings
+from ventris.engine.errors import BadInput
 from ventris.models.embedded import EMBEDDED_NAME
 
 LossName = Literal[
@@ -36,15 +38,12 @@ class TextSettings:
     seed: int = 0
 
 
-class TrainSettings(BaseModel):
-    """What all methods share."""
+class PlaceSettings(BaseModel):
+    """The target of a training run, and where its files lie."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(EMBEDDED_NAME, description="target: the embedded name, a hub id, a folder or a .gguf")
-    data: str = Field(
-        description="JSONL with a prompt (to be answered) or a text (learnt as it is) in each line"
-    )
     out: str = Field(description="folder for the checkpoint")
     cache: str | None = Field(
         None, description="folder for texts and hidden states; in Ventris's own cache if not given"
@@ -52,6 +51,19 @@ class TrainSettings(BaseModel):
     device: str = Field("auto", description="auto, cpu or cuda")
     dtype: str = Field("auto", description="number format that the target answers in, as for generate")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out).expanduser()
+
+
+class TrainSettings(PlaceSettings):
+    """What all drafters share."""
+
+    data: str = Field(
+        description="JSONL with a prompt (to be answered, or with an answer) or a text (learnt as it is) "
+        "in each line"
+    )
 
     limit: int | None = Field(None, ge=2, description="prompts used; all when not given")
     temperatures: list[float] = Field(
@@ -99,10 +111,6 @@ class TrainSettings(BaseModel):
     def betas(self) -> tuple[float, float]:
         """Decay of the two moments of AdamW."""
         return 0.9, 0.999
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.out).expanduser()
 
 
 class AheadSettings(TrainSettings):
@@ -273,7 +281,76 @@ class LongSpecSettings(NextTokenSettings):
         return super().deciding() | {"start": self.start and Path(self.start).name}
 
 
-SettingsT = TypeVar("SettingsT", bound=TrainSettings)
+class JudgeSettings(PlaceSettings):
+    """A judge of drafted tokens: one logistic unit on the target's hidden rows."""
+
+    data: str | None = Field(
+        None,
+        description="JSONL with question and answer, and wrong_at (place of the first wrong character) where "
+        "the answer goes wrong; or worked problems as in GSM8K; beside the generated tasks",
+    )
+    limit: int | None = Field(None, ge=1, description="lines of the data used; all when not given")
+    tasks: int = Field(500, ge=0, description="generated questions with known critical words")
+    families: list[str] = Field(default_factory=list, description="families of generated tasks; all if empty")
+    left_out: list[str] = Field(
+        default_factory=list, description="families that nothing is learnt from, to see what that costs"
+    )
+    labels: Literal["marked", "swaps", "both"] = Field(
+        "marked",
+        description="marked: right answers and broken ones whose first wrong token is known; swaps: a "
+        "drafter's tokens in place of the target's, wrong where the answer then ends wrong; or both",
+    )
+    draft: str | None = Field(None, description="drafter whose refused tokens are swapped in")
+    swaps: int = Field(6, ge=1, description="swaps tried in an answer at most")
+    after: Literal["ignored", "wrong"] = Field(
+        "ignored", description="what the tokens behind the first wrong one of a broken answer count as"
+    )
+    max_new_tokens: int = Field(48, ge=4, description="tokens of an answer at most")
+    answer_batch: int = Field(16, ge=1, description="questions answered side by side")
+
+    layer: int | None = Field(
+        None, ge=0, description="whose inputs the judge reads; the final norm's if not given"
+    )
+    weighted: bool = Field(True, description="weigh right and wrong tokens so that both sum to the same")
+    penalties: list[float] = Field(
+        [1.0, 0.1, 0.01, 1e-3, 1e-4],
+        min_length=1,
+        description="squared-weight penalties tried; the best on held-out questions stays",
+    )
+    caught: float = Field(0.9, gt=0, le=1, description="share of wrong tokens that the threshold must refuse")
+    held_out: float = Field(0.2, gt=0, lt=1, description="share of the questions kept for measuring")
+    seed: int = Field(0, ge=0, description="start of every random stream")
+
+    def check(self) -> None:
+        """Refuse settings that do not go together.
+
+        Raises:
+            BadInput: naming them.
+        """
+        if not self.tasks and self.data is None:
+            raise BadInput("there is nothing to learn from; give --data, or --tasks above 0")
+        if self.labels != "marked" and (self.draft is None or not self.tasks):
+            raise BadInput(
+                f"--labels {self.labels} tries out what a drafter says on generated tasks; give --draft, and "
+                "--tasks above 0"
+            )
+
+    def examples(self) -> dict[str, Any]:
+        """The settings that the labelled rows depend on; of files their names alone."""
+        names = {"limit", "tasks", "families", "labels", "draft", "swaps", "max_new_tokens", "layer", "seed"}
+        return self.model_dump(include=names)
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that the result depends on; of files their names alone."""
+        places = {"out", "cache", "device", "threads", "answer_batch"}
+        files = {
+            "data": Path(self.data).name if self.data else None,
+            "draft": re.sub(r"[^\s,:=\"']*/", "", self.draft) if self.draft else None,
+        }
+        return self.model_dump(exclude=places) | files
+
+
+SettingsT = TypeVar("SettingsT", bound=PlaceSettings)
 
 
 def read_settings(model: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:

@@ -38,14 +38,22 @@ SHARD = 256
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """A line of the data: a prompt to answer, or a text to learn as it stands."""
+    """A line of the data: a prompt to answer, a prompt with its answer, or a text to learn as it stands.
+
+    Attributes:
+        answered: The content is a prompt, not a text.
+        answer: What is to be said to it; empty where the target is to answer.
+    """
 
     content: str
     answered: bool
+    answer: str = ""
 
 
 def read_prompts(path: str | Path, limit: int | None = None) -> list[PromptRecord]:
     """Read JSONL whose lines have a ``prompt`` (to be answered) or a ``text`` (to be learnt as it is).
+
+    A prompt with an ``answer`` is answered already: that is learnt in place of the target's own.
 
     Raises:
         BadInput: naming the first line that has neither.
@@ -72,7 +80,10 @@ def _record(line: str, place: str) -> PromptRecord:
         raise BadInput(f"{place} is no JSON: {error}") from None
     for key in ("prompt", "text"):
         if isinstance(given, dict) and isinstance(given.get(key), str) and given[key]:
-            return PromptRecord(given[key], key == "prompt")
+            answer = given.get("answer", "") if key == "prompt" else ""
+            if not isinstance(answer, str):
+                raise BadInput(f"{place}: the answer is {answer!r}; it must be a text")
+            return PromptRecord(given[key], key == "prompt", answer)
     raise BadInput(f"{place} has neither 'prompt' nor 'text'")
 
 
@@ -111,6 +122,8 @@ def prompts_digest(prompts: Sequence[PromptRecord]) -> str:
     digest = hashlib.sha256()
     for prompt in prompts:
         digest.update(f"{prompt.answered}:{len(prompt.content)}:{prompt.content}".encode())
+        if prompt.answer:
+            digest.update(f"{len(prompt.answer)}:{prompt.answer}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -191,13 +204,16 @@ def _answer(
     from ventris.model import Prompt
 
     asked: list[tuple[int, float, Any, Recorder]] = []
-    given: list[tuple[int, list[int]]] = []
+    given: list[tuple[int, list[int], list[int]]] = []
     for offset, (index, turn) in enumerate(jobs):
         record = prompts[index]
         temperature = settings.temperatures[turn % len(settings.temperatures)]
         tokens = list(model.request(record.content, raw=not record.answered).prompt)
         if not record.answered:
-            given.append((index, tokens[: model.target.context_length]))
+            given.append((index, [], tokens[: model.target.context_length]))
+        elif record.answer and model.tokenizer is not None:
+            said = [*model.tokenizer.encode(record.answer), *model.tokenizer.eos_ids[:1]]
+            given.append((index, tokens, said[: model.target.context_length - len(tokens)]))
         elif len(tokens) <= min(settings.max_prompt_tokens, model.target.context_length - 1):
             recorder = Recorder(taps)
             own: dict[str, Any] = {"temperature": temperature, "seed": settings.seed + first + offset}
@@ -224,7 +240,7 @@ def _answer(
         rows = np.concatenate([recorder.rows(len(p) + len(a)) for _, _, p, a, recorder in answered])
     texts = [
         *((index, temperature, p, a) for index, temperature, p, a, _ in answered),
-        *((index, float("nan"), [], tokens) for index, tokens in given),
+        *((index, float("nan"), prompt, said) for index, prompt, said in given),
     ]
     shard = TextShard(
         tokens=np.array([t for _, _, p, a in texts for t in (*p, *a)], dtype=np.int32),

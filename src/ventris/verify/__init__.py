@@ -1,6 +1,7 @@
 """Verifiers: which drafted path is kept, and what is the next token?"""
 
 from ventris.verify.block import Block
+from ventris.verify.judge import Judge
 from ventris.verify.match import Coupled, Greedy, PointMass
 from ventris.verify.rejection import Rejection
 from ventris.verify.spectr import SpecTr
@@ -12,6 +13,7 @@ __all__ = [
     "Block",
     "Coupled",
     "Greedy",
+    "Judge",
     "PointMass",
     "Rejection",
     "SpecTr",

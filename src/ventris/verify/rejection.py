@@ -41,18 +41,20 @@ class Rejection:
 
     def select(self, walk: Walk) -> None:
         while walk.open:
-            walk.take(self._next(walk))
+            walk.take(next_token(walk))
 
-    def _next(self, walk: Walk) -> int:
-        p = walk.probs()
-        drawn = walk.draws()
-        if not drawn:
-            return walk.randomness(Purpose.TARGET).categorical(p)
-        q = walk.draft_probs()
-        random = walk.randomness(Purpose.VERIFY)
-        for child in drawn:
-            token = walk.tree.tokens[child]
-            if random.bernoulli(min(1.0, float(p[token]) / float(q[token]))):
-                return token
-            p = residual(p, q)
-        return walk.randomness(Purpose.RESIDUAL).categorical(p)
+
+def next_token(walk: Walk) -> int:
+    """What the exact rule puts behind the present node, a drafted token or another one."""
+    p = walk.probs()
+    drawn = walk.draws()
+    if not drawn:
+        return walk.randomness(Purpose.TARGET).categorical(p)
+    q = walk.draft_probs()
+    random = walk.randomness(Purpose.VERIFY)
+    for child in drawn:
+        token = walk.tree.tokens[child]
+        if random.bernoulli(min(1.0, float(p[token]) / float(q[token]))):
+            return token
+        p = residual(p, q)
+    return walk.randomness(Purpose.RESIDUAL).categorical(p)

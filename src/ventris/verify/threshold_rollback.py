@@ -6,15 +6,24 @@ draft's own wording stands. Together with the policy ``confidence-stop`` this is
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, Field
+from torch import Tensor
 
+from ventris.engine.errors import Incompatible
 from ventris.engine.randomness import Purpose
+from ventris.engine.sampling import Row, Sampling
 from ventris.engine.walk import Walk
 from ventris.models.native.rows import most_probable
 
-Distance = Literal["cross-entropy", "margin"]
+Distance = Literal["cross-entropy", "margin", "divergence"]
+
+UNKNOWN = 1e-3
+"""Share of a uniform distribution in the drafter's, so that tokens it cannot draft do not make it endless."""
 
 
 class ThresholdRollback:
@@ -29,7 +38,8 @@ class ThresholdRollback:
     Args:
         nats: Largest distance; the paper uses 1 to 6.
         distance: ``"cross-entropy"``: -ln p(x), the paper's. ``"margin"``: ln p(best) - ln p(x), which does
-            not grow where the target is unsure too.
+            not grow where the target is unsure too. ``"divergence"``: KL(p || q) from the drafter's own
+            distribution q, whatever token it chose (arXiv 2601.04766).
     """
 
     name = "threshold-rollback"
@@ -42,12 +52,26 @@ class ThresholdRollback:
 
         nats: float = Field(3.0, ge=0, description="distance up to which a drafted token is kept")
         distance: Distance = Field(
-            "cross-entropy", description="cross-entropy: -ln p(x); margin: ln p(best) - ln p(x)"
+            "cross-entropy",
+            description="cross-entropy: -ln p(x); margin: ln p(best) - ln p(x); divergence: KL(p || q) of "
+            "target and drafter",
         )
 
     def __init__(self, nats: float = 3.0, distance: Distance = "cross-entropy") -> None:
         self.nats = nats
         self.distance = distance
+        self.reads_beliefs = distance == "divergence"
+
+    def check_with(self, parts: Sequence[object], sampling: Sampling) -> None:
+        """Refuse a drafter that has no distribution to compare with."""
+        for part in parts:
+            if self.reads_beliefs and hasattr(part, "propose") and not getattr(part, "tells_beliefs", False):
+                raise Incompatible(
+                    "verifier 'threshold-rollback:distance=divergence'",
+                    f"drafter {getattr(part, 'name', part)!r}",
+                    "it compares the target's distribution with the drafter's, and this drafter tells none; "
+                    "use a draft model, or another distance",
+                )
 
     def select(self, walk: Walk) -> None:
         while walk.open:
@@ -67,9 +91,23 @@ class ThresholdRollback:
         if best in drafted:
             return best
         token = max(drafted, key=lambda one: float(row[one]))
-        distance = float(row[best]) - float(row[token])
-        if self.distance == "cross-entropy":
-            distance -= log_probability
-        if distance <= self.nats and self.nats > 0:
+        if 0 < self.nats >= self._distance(walk, row, token, float(row[best]) - log_probability):
             return token
         return best if greedy else None
+
+    def _distance(self, walk: Walk, row: Row, token: int, log_total: float) -> float:
+        """Distance of a drafted token in nats; infinite for a forbidden one."""
+        if self.distance == "cross-entropy":
+            return log_total - float(row[token])
+        if self.distance == "margin":
+            return float(row.max()) - float(row[token])
+        belief = walk.tree.beliefs.get(walk.node)
+        forbidden = math.isinf(float(row[token]))
+        return math.inf if forbidden or belief is None else divergence(torch.from_numpy(row), belief)
+
+
+def divergence(logits: Tensor, belief: Tensor) -> float:
+    """KL(p || q) in nats of ``softmax(logits)`` from a drafter's distribution, both ``[vocab]``."""
+    p = logits.double().softmax(-1)
+    q = (1 - UNKNOWN) * belief.double() + UNKNOWN / len(belief)
+    return float(torch.special.xlogy(p, p / q).sum())
