@@ -31,7 +31,7 @@ import numpy as np
 from ventris.draft.best_nodes import best_nodes
 from ventris.draft.falcon_layer import Block, FalconLayer
 from ventris.draft.falcon_network import FalconNetwork
-from ventris.draft.head_drafter import HeadDrafter, TreeChoice
+from ventris.draft.head_drafter import DYNAMIC_WIDTH, HeadDrafter, TreeChoice
 from ventris.draft.head_tree import Path as TreePath
 from ventris.draft.head_tree import StaticTree, grow_from_accuracies
 from ventris.draft.listed_embedding import ListedEmbedding
@@ -43,9 +43,6 @@ from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
 from ventris.models.stage import Array
 from ventris.models.stages import as_array, rms_norm_rows
-
-DYNAMIC_WIDTH = 4
-"""Blocks read on from at once, and guesses taken of each row, when the tree follows probabilities."""
 
 Children = Mapping[TreePath, Sequence[float]]
 """Confidence of each child, by the path of its parent."""

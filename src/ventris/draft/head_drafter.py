@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 TreeChoice = Literal["static", "dynamic"]
 
+DYNAMIC_WIDTH = 4
+"""Branches that go on at once, and guesses taken of each, when the tree follows probabilities."""
+
 
 class HeadDrafter(ABC):
     """Draft trees from heads that a checkpoint holds.

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
-from ventris.draft.head_drafter import HeadDrafter
+from ventris.draft.head_drafter import DYNAMIC_WIDTH, HeadDrafter
 from ventris.draft.head_tree import Path as TreePath
 from ventris.draft.head_tree import StaticTree
 from ventris.engine.parts import DraftJob
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
 from ventris.models.stage import Array
-
-DYNAMIC_WIDTH = 4
-"""Nodes that are expanded at a level, and guesses taken of each, when the tree follows probabilities."""
 
 
 @dataclass(slots=True)

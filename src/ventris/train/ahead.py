@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
+from ventris.draft.medusa import RANKS
 from ventris.draft.shortlist import NOT_LISTED
 from ventris.train.losses import DistributionLoss, cross_entropy
 from ventris.train.windows import Batch
@@ -105,6 +108,15 @@ def label_ranks(states: Tensor, ahead: Ahead, logits_of: Callable[[int, Tensor],
         rank = (logits > right).sum(dim=1)
         ranks.append(rank.masked_fill(labels == NOT_LISTED, logits.shape[1]))
     return torch.stack(ranks, dim=1).cpu()
+
+
+def measured_tree(ranks: Tensor) -> dict[str, Any]:
+    """The best tree of guesses that follow one another, for a checkpoint's configuration.
+
+    Args:
+        ranks: As of :func:`label_ranks`.
+    """
+    return {"tree": grow_from_ranks(ranks, LARGEST_TREE, RANKS).stored()}
 
 
 def acceptance_by_depth(ranks: Tensor) -> list[float]:

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from ventris.draft.chimera_network import ChimeraNetwork
-from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
-from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.train.ahead import Ahead, look_ahead
+from ventris.train.ahead import Ahead, look_ahead, measured_tree
 from ventris.train.losses import mse
 from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
@@ -74,4 +72,4 @@ class ChimeraObjective(AheadObjective[ChimeraNetwork, ChimeraSettings]):
         return self.network.vocabulary.one(depth, states)
 
     def measured(self, ranks: Tensor) -> dict[str, Any]:
-        return {"tree": grow_from_ranks(ranks, LARGEST_TREE, RANKS).stored()}
+        return measured_tree(ranks)

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from ventris.draft.falcon_network import LSTM_LAYERS, FalconNetwork, MixerState, block_ends
-from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
-from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import NOT_LISTED
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
 from ventris.engine.target import Rows
-from ventris.train.ahead import Ahead, label_ranks, look_ahead
+from ventris.train.ahead import Ahead, label_ranks, look_ahead, measured_tree
 from ventris.train.first_weights import passing_weights
 from ventris.train.losses import cross_entropy, smooth_l1
 from ventris.train.objectives import AheadObjective, Lesson
@@ -111,7 +109,7 @@ class FalconObjective(AheadObjective[FalconNetwork, FalconSettings]):
         return label_ranks(self.states(batch, ahead, self.settings.heads), ahead, self.logits)
 
     def measured(self, ranks: Tensor) -> dict[str, Any]:
-        return {"tree": grow_from_ranks(ranks, LARGEST_TREE, RANKS).stored()}
+        return measured_tree(ranks)
 
     @torch.no_grad()
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:

@@ -6,13 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ventris.draft.head_tree import LARGEST_TREE, grow_from_ranks
 from ventris.draft.hydra_heads import HydraHeads
-from ventris.draft.medusa import RANKS
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.target_sketch import embedding_rows
 from ventris.draft.vocabulary_head import trained_rows
-from ventris.train.ahead import Ahead
+from ventris.train.ahead import Ahead, measured_tree
 from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import HydraSettings
@@ -61,4 +59,4 @@ class HydraObjective(AheadObjective[HydraHeads, HydraSettings]):
         return self.network.vocabulary.one(depth, states)
 
     def measured(self, ranks: Tensor) -> dict[str, Any]:
-        return {"tree": grow_from_ranks(ranks, LARGEST_TREE, RANKS).stored()}
+        return measured_tree(ranks)
