@@ -136,7 +136,9 @@ def weights(given: dict, out: str) -> bytes:
     return (Path(out) / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo", "falcon", "chimera"])
+@pytest.mark.parametrize(
+    "method", ["medusa", "hydra++", "eagle", "aligned", "kangaroo", "falcon", "chimera", "longspec"]
+)
 def test_ten_interruptions_change_no_bit(method, given):
     whole = given["out"] + "-whole"
     trained(method, given, out=whole)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ventris.models.stage import Array, InputNorm, Stage
-from ventris.models.torch_decoder import Linear, Norm, packs_for_onednn
+from ventris.models.torch_layers import Linear, Norm, packs_for_onednn
 
 if TYPE_CHECKING:
     from ventris.engine.target import Target

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-import threading
 import weakref
 from array import array
 from collections.abc import Sequence
@@ -24,12 +23,11 @@ from ventris.models.cross_attention import check_lent
 from ventris.models.native import abi
 from ventris.models.native.build import load_library
 from ventris.models.native.pack import PackedModel, open_packed, pack
+from ventris.models.native.rope_tables import RopeTables
 from ventris.models.native.rows import most_probable
-from ventris.models.rope import rope_tables
 from ventris.models.weights import Weights
 
 MAX_THREADS = 64
-FIRST_ROPE_POSITIONS = 2048
 
 
 def default_threads() -> int:
@@ -87,7 +85,7 @@ class NativeDecoder:
         self._layout = CacheLayout(
             config.num_layers, config.num_kv_heads, config.head_dim, self.cache_dtype, self.device
         )
-        self._ropes = _RopeTables(config)
+        self._ropes = RopeTables(config)
         self._model, self._layers = self._describe_model()
         self._handle = self._library.ventris_open(ctypes.byref(self._model))
         weakref.finalize(self, self._library.ventris_close, self._handle)
@@ -384,40 +382,3 @@ class NativeDecoder:
             abi.KINDS[entry.kind],
             self._activation_bits,
         )
-
-
-class _RopeTables:
-    """Cosines and sines of the positions seen so far, for the model's one or two rotary bases."""
-
-    def __init__(self, config: DecoderConfig) -> None:
-        self._config = config
-        self._thetas = list(dict.fromkeys(config.theta(layer) for layer in range(config.num_layers)))
-        self._lock = threading.Lock()
-        self._positions = 0
-        # Another thread may still compute with tables that have been outgrown, so none is dropped.
-        self._tables: list[Tensor] = []
-        self._addresses = (abi.Rope * 2)()
-
-    def index(self, theta: float) -> int:
-        """Which table serves the layers of this base."""
-        return self._thetas.index(theta)
-
-    def up_to(self, positions: int) -> ctypes.Array[abi.Rope]:
-        """Addresses of tables for at least ``positions`` positions (or for the whole context)."""
-        if positions > self._positions:
-            with self._lock:
-                self._grow(positions)
-        return self._addresses
-
-    def _grow(self, positions: int) -> None:
-        context = self._config.context_length
-        wanted = min(max(positions, 2 * self._positions, FIRST_ROPE_POSITIONS), context)
-        if wanted <= self._positions:
-            return
-        addresses = (abi.Rope * 2)()
-        for index, theta in enumerate(self._thetas):
-            cosines, sines = (table.contiguous() for table in rope_tables(self._config, theta, wanted))
-            self._tables += [cosines, sines]
-            addresses[index] = abi.Rope(cosines.data_ptr(), sines.data_ptr())
-        self._addresses = addresses
-        self._positions = wanted
