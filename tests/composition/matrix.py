@@ -166,7 +166,6 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "spectr": SpecTr,
     "typical": Typical,
     "threshold-rollback": ThresholdRollback,
-    "threshold-rollback:distance=divergence": lambda: ThresholdRollback(distance="divergence"),
     "judge": lambda: Judge(judged_by_token, TARGET.num_layers),
     "synthetic": Synthetic,
 }

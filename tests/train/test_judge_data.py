@@ -12,7 +12,7 @@ import ventris
 from ventris.engine.errors import BadInput
 from ventris.train import fact_tasks as tasks_module
 from ventris.train.fact_tasks import FAMILIES, broken, fact_tasks, part_of, write_answers
-from ventris.train.marked_answers import Mark, MarkedAnswer, mark, of_task, read_marked
+from ventris.train.marked_answers import BREAKS, Mark, MarkedAnswer, mark, of_task, read_marked
 from ventris.train.settings import JudgeSettings, TextSettings
 from ventris.train.swaps import answer_tasks, find_by_swaps, refused
 from ventris.train.texts import TextShard, distil_texts, prompts_digest, read_prompts
@@ -100,11 +100,18 @@ def test_the_first_wrong_token_is_marked_and_what_follows_is_neither(model):
 
 def test_a_task_gives_right_and_broken_answers_and_those_of_the_target(model):
     (task,) = fact_tasks(1)
-    marked = list(of_task(task, model.tokenizer, Random(0)))
-    assert [Mark.WRONG in answer.marks for answer in marked] == [False, True]
-    own = list(of_task(task, model.tokenizer, Random(0), task.answers[0]))
-    assert [Mark.WRONG in answer.marks for answer in own] == [False, True, False, True]
-    assert model.tokenizer.decode(own[2].tokens) == task.answers[0]
+    marked = list(of_task(task, model.tokenizer, Random(0), task.answers[0]))
+    assert len(marked) == 3 * (1 + BREAKS)
+    assert model.tokenizer.decode(marked[2 * (1 + BREAKS)].tokens) == task.answers[0]
+    for first in range(0, len(marked), 1 + BREAKS):
+        right, *wrong = marked[first : first + 1 + BREAKS]
+        assert set(right.marks) == {Mark.RIGHT}
+        for answer in wrong:
+            place = list(answer.marks).index(Mark.WRONG)
+            assert answer.tokens[:place] == right.tokens[:place]
+            assert answer.tokens[place] != right.tokens[place]
+            assert set(answer.marks[:place]) <= {Mark.UNKNOWN}
+            assert set(answer.marks[place + 1 :]) <= {Mark.BEHIND}
 
 
 def test_worked_problems_come_right_and_with_one_wrong_result(tmp_path):

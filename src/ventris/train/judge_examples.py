@@ -184,16 +184,22 @@ def answer_rows(
 ) -> list[Tensor]:
     """The inputs of a layer at every token of several answers to one prompt, each float32 ``[n, hidden]``.
 
-    The prompt is read once; the answers are the branches of a tree behind it.
+    Prompt and answers are read as one tree, so what several answers begin with is read once.
     """
     tokens, parents = list(prompt), list(range(-1, len(prompt) - 1))
-    starts = []
+    known: dict[tuple[int, int], int] = {}
+    paths = []
     for answer in answers:
-        starts.append(len(tokens))
-        parents += [len(prompt) - 1, *range(len(tokens), len(tokens) + len(answer.tokens) - 1)]
-        tokens += answer.tokens
+        node, path = len(prompt) - 1, []
+        for token in answer.tokens:
+            if (node, token) not in known:
+                known[node, token] = len(tokens)
+                tokens.append(token)
+                parents.append(node)
+            node = known[node, token]
+            path.append(node)
+        paths.append(path)
     cache = target.new_cache(len(tokens))
     hidden = target.forward([Rows(cache, tokens, parents, wanted=())], (layer,)).hidden[layer]
     cache.release()
-    ends = [*starts[1:], len(tokens)]
-    return [hidden[start:end].float().cpu() for start, end in zip(starts, ends, strict=True)]
+    return [hidden[path].float().cpu() for path in paths]

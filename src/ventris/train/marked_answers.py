@@ -71,19 +71,27 @@ def mark(tokenizer: Tokenizer, answer: str, wrong_at: int | None = None) -> Mark
     return MarkedAnswer(tokens, [Mark.RIGHT] * wrong + [Mark.WRONG] + [Mark.BEHIND] * behind)
 
 
+BREAKS = 4
+"""Broken forms of each right answer; what they share with it is read once."""
+
+
 def of_task(
     task: FactTask, tokenizer: Tokenizer, random: Random, own: str | None = None
 ) -> Iterator[MarkedAnswer]:
-    """A right answer and a broken one to a task, in two wordings, and the same of the target's own answer.
+    """Right answers to a task in two wordings, each followed by broken ones; the same of the target's own.
+
+    Where a broken answer is still right it is the right one over again, and not marked.
 
     Args:
         own: What the target answers, if that is right.
     """
-    one, other = random.sample(task.answers, 2)
-    for right, spoilt in ((one, other), *(((own, own),) if own else ())):
-        yield mark(tokenizer, right)
-        if (found := broken(task, spoilt, random)) is not None:
-            yield mark(tokenizer, *found)
+    for answer in (*random.sample(task.answers, 2), *([own] if own else [])):
+        yield mark(tokenizer, answer)
+        for _ in range(BREAKS):
+            if (found := broken(task, answer, random)) is not None:
+                spoilt = mark(tokenizer, *found)
+                marks = [Mark.UNKNOWN if one == Mark.RIGHT else one for one in spoilt.marks]
+                yield MarkedAnswer(spoilt.tokens, marks)
 
 
 @dataclass(frozen=True, slots=True)
