@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
-from ventris.engine.parts import Drafter, RequestView, Verifier
+from ventris.engine.parts import Drafter, RequestView
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling, distribution
+from ventris.engine.verifier import Verifier
 from ventris.policy.fixed import Fixed
 from ventris.testing.enumeration import ScriptedRandomness, enumerate_outcomes
 from ventris.testing.toy import ToyTarget

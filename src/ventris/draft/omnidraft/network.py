@@ -95,7 +95,7 @@ class LearningNetwork(nn.Module):
 
     def rows(self, ids: Tensor) -> tuple[Tensor, TorchDecoder]:
         """Final-normed rows of sequences of draft ids, ``[B, L] -> [B, L, d]``, and what made them."""
-        decoder = TorchDecoder(self.config, self.weights())
+        decoder = TorchDecoder(self.config, self.weights(), device=ids.device)
         return whole_sequences(decoder, decoder.embed_tokens(ids)), decoder
 
     @staticmethod
