@@ -79,3 +79,11 @@ def total_variation(law: Law, target: ToyTarget, prompt: Sequence[int] = PROMPT)
     own = {text: target_probability(target, text, prompt) for text in law}
     apart = sum(abs(own[text] - chance) for text, chance in law.items())
     return 0.5 * (apart + 1.0 - sum(own.values()))
+
+
+def beginnings(law: Law, tokens: int) -> Law:
+    """The law of the first few tokens."""
+    shorter: Law = {}
+    for text, chance in law.items():
+        shorter[text[:tokens]] = shorter.get(text[:tokens], 0.0) + chance
+    return shorter

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from ventris.draft.omnidraft.byte_map import ByteMap
+from ventris.draft.omnidraft.drafter import OmniDraft
+from ventris.draft.omnidraft.mergers import Mergers
+from ventris.draft.omnidraft.teaching import Teaching
+from ventris.draft.omnidraft.translator import Translator
+from ventris.engine.target import Target
 from ventris.models.tokenizer import Tokenizer as OurTokenizer
 from ventris.models.tokenizer import TokenizerFacts
-
-END = "<end>"
 
 
 def made_tokenizer(pieces: Sequence[str], special: Sequence[str] = ()) -> OurTokenizer:
@@ -37,3 +42,25 @@ def _merge(piece: str, known: Sequence[str]) -> tuple[str, str]:
         if piece[:cut] in known and piece[cut:] in known:
             return piece[:cut], piece[cut:]
     raise ValueError(f"{piece!r} cannot be merged from two other pieces")
+
+
+def translating_drafter(
+    model: Target,
+    pieces: Sequence[str],
+    target_pieces: Sequence[str],
+    mergers: Iterable[tuple[tuple[int, ...], int]] = (),
+    **settings: Any,
+) -> OmniDraft:
+    """OmniDraft without weights that could learn, between two vocabularies made to order.
+
+    Args:
+        model: The draft model; ``pieces`` are what its ids mean.
+        target_pieces: What the target's ids mean.
+        mergers: What is known of the target's longer tokens to begin with.
+        settings: As for :class:`~ventris.draft.omnidraft.drafter.OmniDraft`.
+    """
+    map = ByteMap(made_tokenizer(pieces), made_tokenizer(target_pieces), model.vocab_size, len(target_pieces))
+    known = Mergers()
+    for ids, token in mergers:
+        known.learn(ids, token)
+    return OmniDraft(model, Translator(map, known), Teaching(known), **settings)

@@ -202,7 +202,7 @@ def _finish(folder: Path, network: LearningNetwork, trained: Trained, command: s
     share = trained.acceptance[0]
     card = (
         f"# A draft model that learnt from {target}\n\nFor drafter `omnidraft` of Ventris, with a vocabulary "
-        f"of its own.\n\n    {command}\n\nIt guesses {share:.3f} of the next tokens in held-out texts right.\n"
+        f"of its own.\n\n    {command}\n\nIt guesses {share:.3f} of the tokens in held-out texts right.\n"
     )
     with written_whole(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
