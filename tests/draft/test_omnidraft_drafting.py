@@ -25,7 +25,7 @@ from ventris.testing.checks import run
 from ventris.testing.laws import beginnings, largest_error, text_law, total_variation
 from ventris.testing.translation import distance_from_exact
 from ventris.testing.vocabularies import translating_drafter
-from ventris.verify import Coupled, Greedy, PointMass, Rejection, SpecTr, TranslatedRejection
+from ventris.verify import Greedy, PointMass, Rejection, TranslatedRejection
 
 PIECES = ["a", "b", "c", "d", "e", "f", "da", "dab"]
 WANTED = ["a", "b", "c", "d", "ab", "cd", "abc", "e", "da", "eb", "cda", "f"]
@@ -46,24 +46,24 @@ def test_it_goes_before_and_behind_others():
     check_drafter(Stack([drafter(draw=True), NGram()]), TARGET)
 
 
-def toy(draft: ToyTarget, mergers=(((0, 1), 3),), **settings):
+def toy(draft: ToyTarget, mergers=(((0, 1), 2),), **settings):
     """Makes one drafter for all outcomes; without learning it remembers nothing."""
     settings = {"depth": 2, "merge": False, "draw": True, **settings}
-    made = translating_drafter(draft, ["a", "b", "c"], ["a", "b", "c", "ab"], mergers, **settings)
+    made = translating_drafter(draft, ["a", "b"], ["a", "b", "ab"], mergers, **settings)
     return lambda: made
 
 
-@pytest.mark.parametrize("verifier", [Coupled, PointMass, Rejection, SpecTr])
+@pytest.mark.parametrize("verifier", [PointMass, Rejection])
 @pytest.mark.parametrize("draw", [False, True])
 def test_exact_verifiers_stay_exact_by_enumeration(verifier, draw):
-    target = ToyTarget(vocab_size=4, seed=1, sharpness=1.0)
-    draft = ToyTarget(vocab_size=3, seed=1001, sharpness=1.0)
+    target = ToyTarget(vocab_size=3, seed=1, sharpness=1.0)
+    draft = ToyTarget(vocab_size=2, seed=1001, sharpness=1.0)
     law = text_law(target, verifier, toy(draft, draw=draw), tokens=3)
     assert largest_error(law, target) < 1e-12
 
 
 def test_mergers_that_are_learnt_on_the_way_change_no_law():
-    target, draft = ToyTarget(4, seed=5, sharpness=1.0), ToyTarget(3, seed=6, sharpness=1.0)
+    target, draft = ToyTarget(3, seed=5, sharpness=1.0), ToyTarget(2, seed=6, sharpness=1.0)
 
     def make():
         return toy(draft, mergers=(), merge=True)()
@@ -72,25 +72,22 @@ def test_mergers_that_are_learnt_on_the_way_change_no_law():
     assert largest_error(law, target) < 1e-12
 
 
-def check_distances(toys: int, one: float, two: float) -> None:
-    """The rule is off by about so much, for one token and for two."""
-    found = [distance_from_exact(seed) for seed in range(toys)]
-    first, second = (list(column) for column in zip(*found, strict=True))
-    assert mean(first) == pytest.approx(one, abs=1e-4)
-    assert mean(second) == pytest.approx(two, abs=1e-4)
-    assert all(0 < distance < 0.25 for distance in (*first, *second))
-
-
-def test_the_papers_rule_is_as_far_from_exact_as_it_is():
-    check_distances(4, 0.0111, 0.0429)
-    # Exact rules over the same drafts are not off at all: the rule is what is approximate.
-    assert max(distance_from_exact(0, PointMass)) < 1e-12
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_the_papers_rule_is_not_exact_where_exact_rules_are(seed):
+    target = ToyTarget(vocab_size=3, seed=seed, sharpness=1.0)
+    make = toy(ToyTarget(vocab_size=2, seed=50 + seed, sharpness=1.0))
+    off = total_variation(beginnings(text_law(target, TranslatedRejection, make, tokens=3), 2), target)
+    assert 0.02 < off < 0.1
+    assert total_variation(text_law(target, PointMass, make, tokens=3), target) < 1e-12
 
 
 @pytest.mark.long
-def test_the_papers_rule_on_forty_toys():
-    """The figures that the docs give."""
-    check_distances(40, 0.0396, 0.0755)
+def test_how_far_the_papers_rule_is_from_exact():
+    """Forty toys; these are the figures that the docs give."""
+    found = [distance_from_exact(seed) for seed in range(40)]
+    one, two = (list(column) for column in zip(*found, strict=True))
+    assert (mean(one), max(one)) == pytest.approx((0.0396, 0.1725), abs=1e-4)
+    assert (mean(two), max(two)) == pytest.approx((0.0755, 0.2103), abs=1e-4)
 
 
 class Knowing(Translator):
@@ -109,7 +106,7 @@ class Knowing(Translator):
 
 def test_with_the_whole_law_known_the_first_token_is_exact():
     """What is wrong with the rule is the estimate, and nothing else."""
-    target, draft = ToyTarget(4, seed=2, sharpness=1.0), ToyTarget(3, seed=52, sharpness=1.0)
+    target, draft = ToyTarget(3, seed=3, sharpness=1.0), ToyTarget(2, seed=53, sharpness=1.0)
     partial = text_law(target, TranslatedRejection, toy(draft), tokens=3)
     assert total_variation(beginnings(partial, 1), target) > 1e-3
     make = toy(draft)
@@ -121,10 +118,10 @@ def test_with_the_whole_law_known_the_first_token_is_exact():
 
 def test_a_draw_without_a_translation_counts_as_a_refused_draft():
     """Where nothing merges the estimate is the law itself, and the rule exact though some draws are lost."""
-    target = ToyTarget(vocab_size=3, seed=3, sharpness=1.0)
-    draft = ToyTarget(vocab_size=4, seed=4, sharpness=1.0)
+    target = ToyTarget(vocab_size=2, seed=3, sharpness=1.0)
+    draft = ToyTarget(vocab_size=3, seed=4, sharpness=1.0)
     settings = {"merge": False, "draw": True, "depth": 2}
-    made = translating_drafter(draft, ["a", "b", "c", "ab"], ["a", "b", "c"], **settings)
+    made = translating_drafter(draft, ["a", "b", "ab"], ["a", "b"], **settings)
     law = text_law(target, TranslatedRejection, lambda: made, tokens=3)
     assert largest_error(law, target) < 1e-12
 
@@ -184,7 +181,8 @@ def test_what_was_right_as_text_and_refused_is_accepted_once_it_is_learnt():
     known = {made.map.bytes_of(ids): wanted[token] for ids, token in made.translator.mergers}
     assert known == {b"stamp": "stamp"}
     assert ((5, 7), wanted.index("stamp")) in list(made.translator.mergers)
-    assert learnt.stats.accepted / learnt.stats.drafted > 0.9
+    again = decode(target, made).stats
+    assert again.accepted / again.drafted > 0.9
 
 
 def test_drafts_keep_to_budget_confidence_and_end():

@@ -14,6 +14,7 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,9 @@ SMALLEST = 1e-6
 
 REFUSED_WEIGHT = 3.0
 """How much more a refused draft counts for the length head than an accepted one."""
+
+HEAD_RATE = 1e-3
+"""Learning rate of the length head."""
 
 HEAD_STEPS = 4
 """Steps of the length head for one of the draft model (the interleaved schedule: it follows a moving one)."""
@@ -118,21 +122,29 @@ class Learner:
         batch: int = 2,
         clip: float = 1.0,
     ) -> None:
-        rate = learning_rate or (5e-4 if network.rank else 1e-4)
         self.network = network
         self.merged_weight = merged_weight
         self.batch = batch
         self.clip = clip
         self.steps = 0
         self._map = map
-        self._optimizer = torch.optim.AdamW(network.drafting, lr=rate, weight_decay=0.0)
-        self._head_optimizer = torch.optim.AdamW(network.length_head.parameters(), lr=1e-3)
+        self._rate = learning_rate or (5e-4 if network.rank else 1e-4)
         self._kept: deque[_Taught] = deque(maxlen=passages)
         self._judged: deque[Judged] = deque()
         self._random = random.Random(0)
         shared = map.target_of != NONE
         self._shared = torch.from_numpy(shared.nonzero()[0])
         self._counterparts = torch.from_numpy(map.target_of[shared])
+
+    # Made where they are first needed, off the critical path: torch takes seconds to import what they need.
+
+    @cached_property
+    def _optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.network.drafting, lr=self._rate, weight_decay=0.0)
+
+    @cached_property
+    def _head_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self.network.length_head.parameters(), lr=HEAD_RATE)
 
     def learn(self, passage: Passage, judged: Judged) -> dict[str, Tensor] | None:
         """One step of the draft model and some of its length head.
