@@ -115,6 +115,8 @@ def random_longspec(**settings: Any) -> LongSpec:
     config = PrefixSizes(**{**TOY_LAYER, "head_dim": 1}).decoder()
     network = LongSpecNetwork(config, 8, 4, TARGET.vocab_size, "stored")
     return LongSpec(TARGET, randomly(network), **settings)
+
+
 def translated(**settings: Any) -> Any:
     """Drafts in eight tokens of which one has no counterpart, for twelve of which six are merged."""
     draft = ToyTarget(vocab_size=8, memory=2, sharpness=5.0)

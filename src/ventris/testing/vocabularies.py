@@ -49,6 +49,8 @@ def translating_drafter(
     pieces: Sequence[str],
     target_pieces: Sequence[str],
     mergers: Iterable[tuple[tuple[int, ...], int]] = (),
+    special: Sequence[str] = (),
+    target_size: int | None = None,
     **settings: Any,
 ) -> OmniDraft:
     """OmniDraft without weights that could learn, between two vocabularies made to order.
@@ -57,9 +59,12 @@ def translating_drafter(
         model: The draft model; ``pieces`` are what its ids mean.
         target_pieces: What the target's ids mean.
         mergers: What is known of the target's longer tokens to begin with.
+        special: Special tokens of both, before their pieces.
+        target_size: Rows of the target's logits, where they are more than its ids.
         settings: As for :class:`~ventris.draft.omnidraft.drafter.OmniDraft`.
     """
-    map = ByteMap(made_tokenizer(pieces), made_tokenizer(target_pieces), model.vocab_size, len(target_pieces))
+    tokenizer, targets = made_tokenizer(pieces, special), made_tokenizer(target_pieces, special)
+    map = ByteMap(tokenizer, targets, model.vocab_size, target_size or targets.vocab_size)
     known = Mergers()
     for ids, token in mergers:
         known.learn(ids, token)
