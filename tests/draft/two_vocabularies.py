@@ -15,9 +15,9 @@ from tiny_model import write_tiny_model
 
 
 def write_draft_model(folder: Path) -> Path:
-    """The tiny model once more, with random weights over a vocabulary of pairs besides single characters."""
+    """The tiny model once more, with random weights over a vocabulary of all bytes and pairs of letters."""
     write_tiny_model(folder)
-    letters = [*map(chr, range(33, 127)), "Ġ", "Ċ"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [a + b for a in "abcdefgh" for b in "abcdefgh"]
     vocabulary = {piece: id for id, piece in enumerate(["<eos>", *letters, *pairs])}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[(pair[0], pair[1]) for pair in pairs]))

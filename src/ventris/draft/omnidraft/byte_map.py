@@ -51,14 +51,14 @@ class ByteMap:
         self._spelled: dict[int, tuple[int, ...]] = {}
 
     def _check_spells(self) -> None:
-        single = {spelled for spelled in self._draft_ids if len(spelled) == 1}
-        for token, spelled in enumerate(self.target.vocabulary_bytes):
-            for byte in spelled:
-                if bytes([byte]) not in single:
-                    raise BadInput(
-                        f"the draft model's vocabulary has no token for the byte 0x{byte:02x}, which the "
-                        f"target's token {token} holds; take a draft model with a byte-level tokenizer"
-                    )
+        missing = set(b"".join(self.target.vocabulary_bytes))
+        missing -= {spelled[0] for spelled in self._draft_ids if len(spelled) == 1}
+        for token, spelled in enumerate(self.target.vocabulary_bytes if missing else ()):
+            for byte in missing.intersection(spelled):
+                raise BadInput(
+                    f"the draft model's vocabulary has no token for the byte 0x{byte:02x}, which the "
+                    f"target's token {token} holds; take a draft model with a byte-level tokenizer"
+                )
 
     def spell(self, token: int) -> tuple[int, ...]:
         """Draft ids with exactly the bytes of a target token; none for an id that means nothing."""
