@@ -180,10 +180,9 @@ class OmniDraft:
 
     def _extend(self, growth: _Growth, row: Row, hidden: Tensor) -> None:
         """Read what the model says after the last id, and draft one more unless enough is drafted."""
-        draft, translate = growth.draft, self.translator.translate
+        draft = growth.draft
         if draft.ids:
             draft.rows.append(hidden.detach().cpu())
-        draft.words = translate(draft.ids)
         growth.going = self._goes_on(growth, row)
         if not growth.going:
             return
@@ -198,8 +197,8 @@ class OmniDraft:
         draft.ids.append(id)
         draft.shares.append(share)
         growth.chain.add(id, len(growth.chain) - 1)
+        draft.words = self.translator.translate(draft.ids)
         # Once the draft is as long as it may be, nothing more need be read.
-        draft.words = translate(draft.ids)
         growth.going = len(draft.ids) < self.depth and self._is_open(growth)
 
     def _random(self, growth: _Growth) -> Randomness:
@@ -287,7 +286,7 @@ class OmniDraft:
         refused, token = draft.ids[matched[-1].stop if matched else 0 :], tokens[len(matched)]
         said = self.map.target.token_bytes(token)
         for count in range(2, min(len(refused), mergers.longest) + 1):
-            if token not in self.map.target.special_ids and self.map.bytes_of(refused[:count]) == said:
+            if self.map.bytes_of(refused[:count]) == said:
                 mergers.learn(tuple(refused[:count]), token)
 
     def _note(
