@@ -48,7 +48,7 @@ class OnPrompts:
         self.questions: Sequence[Question] = load_questions(data, self.settings.categories, per_category)
         self.model: Model = load_model(self.settings)
 
-    def answers(self, questions: Sequence[Question] | None = None, **settings: Any) -> list[Completion]:
+    def answers(self, questions: Sequence[Question] | None = None, /, **settings: Any) -> list[Completion]:
         """Each prompt answered with ``settings`` of ``Model.generate``; greedy unless they say otherwise.
 
         Args:

@@ -7,12 +7,15 @@ token may begin, so an estimate takes its place.
 
 from __future__ import annotations
 
+from pydantic import BaseModel
+from torch import Tensor
+
 from ventris.engine.randomness import Purpose
 from ventris.engine.walk import Walk
-from ventris.verify.rejection import Rejection, residual
+from ventris.verify.rejection import next_token, residual
 
 
-class TranslatedRejection(Rejection):
+class TranslatedRejection:
     """Accepts a translated draft with min(1, p/q'), q' the drafter's estimate; else draws what is left of p.
 
     Approximate in two ways. Tokens that the drafter would write as several are missing from the estimate
@@ -25,17 +28,26 @@ class TranslatedRejection(Rejection):
 
     name = "translated-rejection"
     exact = False
+    greedy_only = False
+    chain_only = False
 
-    def _next(self, walk: Walk) -> int:
-        estimate = walk.tree.estimates.get(walk.node)
-        if estimate is None:
-            return super()._next(walk)
-        p = walk.probs()
-        estimate = estimate.to(p)
-        for child in walk.children():
-            token = walk.tree.tokens[child]
-            # An estimate can be smaller than the chance that the token had, down to nothing.
-            ratio = float(p[token]) / float(estimate[token]) if estimate[token] > 0 else 1.0
-            if walk.randomness(Purpose.VERIFY).bernoulli(min(1.0, ratio)):
-                return token
-        return walk.randomness(Purpose.RESIDUAL).categorical(residual(p, estimate))
+    class Options(BaseModel):
+        """No options."""
+
+    def select(self, walk: Walk) -> None:
+        while walk.open:
+            estimate = walk.tree.estimates.get(walk.node)
+            walk.take(next_token(walk) if estimate is None else _judged(walk, estimate))
+
+
+def _judged(walk: Walk, estimate: Tensor) -> int:
+    """The drafted token below the present node, or what the rule puts in its place."""
+    p = walk.probs()
+    estimate = estimate.to(p)
+    for child in walk.children():
+        token = walk.tree.tokens[child]
+        # An estimate can be smaller than the chance that the token had, down to nothing.
+        ratio = float(p[token]) / float(estimate[token]) if estimate[token] > 0 else 1.0
+        if walk.randomness(Purpose.VERIFY).bernoulli(min(1.0, ratio)):
+            return token
+    return walk.randomness(Purpose.RESIDUAL).categorical(residual(p, estimate))
