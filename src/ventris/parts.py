@@ -40,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "falcon": "ventris.draft.falcon:Falcon",
         "chimera": "ventris.draft.chimera:Chimera",
         "longspec": "ventris.draft.longspec:LongSpec",
+        "omnidraft": "ventris.draft.omnidraft.drafter:OmniDraft",
     },
     "verifier": {
         "greedy": "ventris.verify.match:Greedy",
@@ -52,6 +53,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "typical": "ventris.verify.typical:Typical",
         "threshold-rollback": "ventris.verify.threshold_rollback:ThresholdRollback",
         "judge": "ventris.verify.judge:Judge",
+        "translated-rejection": "ventris.verify.translated_rejection:TranslatedRejection",
     },
     "guide": {
         "json-schema": "ventris.guide.json_schema:JsonSchema",

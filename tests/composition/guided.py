@@ -12,6 +12,8 @@ from ventris.draft import DraftModel, NGram, Stack
 from ventris.engine.request import Completion
 from ventris.guide import Choice, Grammar, HardGuide, JsonSchema, Regex
 from ventris.testing.checks import run
+from ventris.testing.toy import ToyTarget
+from ventris.testing.vocabularies import translating_drafter
 from ventris.verify import Coupled, Greedy
 
 for folder in ("draft", "torch_decoder", "native"):
@@ -70,6 +72,16 @@ def _draft_model() -> Any:
     return DraftModel(random_heads.tiny_target(seed=1))
 
 
+def _translated() -> Any:
+    """Drafts in single characters and pairs of letters; the target has no pairs."""
+    letters = ["Ġ", *map(chr, range(33, 127))]
+    pairs = [one + other for one in "aenr" for other in "aemt"]
+    draft = ToyTarget(1 + len(letters) + len(pairs), memory=2, sharpness=5.0)
+    return translating_drafter(
+        draft, [*letters, *pairs], letters, special=["<end>"], target_size=target().vocab_size
+    )
+
+
 DRAFTERS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "ngram": NGram,
@@ -82,6 +94,7 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "falcon": lambda: _trained("falcon"),
     "chimera": lambda: _trained("chimera"),
     "longspec": lambda: _trained("longspec"),
+    "omnidraft": _translated,
     "ngram,hydra": lambda: Stack([NGram(), _trained("hydra")]),
 }
 

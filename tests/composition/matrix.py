@@ -24,6 +24,7 @@ from ventris.engine.target import Scores
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, HiddenShift, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget
+from ventris.testing.vocabularies import translating_drafter
 from ventris.verify import (
     Block,
     Coupled,
@@ -34,6 +35,7 @@ from ventris.verify import (
     SpecTr,
     Synthetic,
     ThresholdRollback,
+    TranslatedRejection,
     Typical,
 )
 
@@ -115,6 +117,14 @@ def random_longspec(**settings: Any) -> LongSpec:
     return LongSpec(TARGET, randomly(network), **settings)
 
 
+def translated(**settings: Any) -> Any:
+    """Drafts in eight tokens of which one has no counterpart, for twelve of which six are merged."""
+    draft = ToyTarget(vocab_size=8, memory=2, sharpness=5.0)
+    spelled = ["a", "b", "c", "d", "e", "f", "da", "dab"]
+    wanted = ["a", "b", "c", "d", "ab", "cd", "abc", "e", "da", "eb", "cda", "f"]
+    return translating_drafter(draft, spelled, wanted, **settings)
+
+
 class Listing(ToyTarget):
     """A draft model that scores every second token only."""
 
@@ -156,6 +166,8 @@ DRAFTERS: dict[str, Callable[[], Any]] = {
     "falcon:tree=dynamic": lambda: random_falcon(choose="dynamic"),
     "chimera": random_chimera,
     "longspec (tree)": lambda: random_longspec(depth=2, width=2),
+    "omnidraft": translated,
+    "omnidraft:draw=true": lambda: translated(draw=True),
 }
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "greedy": Greedy,
@@ -167,6 +179,7 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "typical": Typical,
     "threshold-rollback": ThresholdRollback,
     "judge": lambda: Judge(judged_by_token, TARGET.num_layers),
+    "translated-rejection": TranslatedRejection,
     "synthetic": Synthetic,
 }
 GUIDES: dict[str, Callable[[], list[Any]]] = {

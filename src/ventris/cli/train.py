@@ -25,6 +25,7 @@ from ventris.train.settings import (
     KangarooSettings,
     LongSpecSettings,
     MedusaSettings,
+    OmniDraftSettings,
     PlaceSettings,
     read_settings,
 )
@@ -41,6 +42,9 @@ SHAPE = (
     "block",
     "mixer",
     "left_out",
+    "vocabulary",
+    "hidden",
+    "context_length",
     "start",
     "exit_layer",
     "feed_forward",
@@ -154,6 +158,13 @@ def tasks(
     write_answers(out.expanduser(), fact_tasks(count, seed), chosen, seed)
 
 
+def omnidraft(settings: OmniDraftSettings) -> None:
+    """A draft model for OmniDraft: a small decoder with a vocabulary of its own, for targets of any."""
+    from ventris.train.omnidraft import train_omnidraft
+
+    _run(train_omnidraft, settings)
+
+
 METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
@@ -163,6 +174,7 @@ METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (
     (falcon, FalconSettings),
     (chimera, ChimeraSettings),
     (longspec, LongSpecSettings),
+    (omnidraft, OmniDraftSettings),
     (judge, JudgeSettings),
 )
 

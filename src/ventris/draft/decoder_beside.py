@@ -10,7 +10,7 @@ from ventris.engine.target import Target
 from ventris.models.config import DecoderConfig
 from ventris.models.stages import drafting_dtype, runs_natively, threads_of
 from ventris.models.torch_decoder import TorchDecoder
-from ventris.models.weights import Weights
+from ventris.models.weights import BLOCK, Weights
 
 
 def decoder_beside(target: Target, config: DecoderConfig, weights: Weights) -> Target:
@@ -37,6 +37,19 @@ def decoder_beside(target: Target, config: DecoderConfig, weights: Weights) -> T
     # These rows are scaled already, where the family scales its embeddings.
     embedding = embedding_rows(target, range(target.vocab_size)).to(dtype)
     return TorchDecoder(replace(config, embedding_scale=1.0), weights, dtype, target.device, embedding)
+
+
+def whole_decoder_beside(target: Target, config: DecoderConfig, weights: Weights) -> Target:
+    """A small decoder with an embedding of its own, run where the target runs: natively, else in torch.
+
+    Args:
+        weights: By the names of a transformers checkpoint.
+    """
+    if runs_natively(target) and all(size % BLOCK == 0 for size in (config.hidden_size, config.head_dim)):
+        from ventris.models.native import NativeDecoder
+
+        return NativeDecoder.from_weights(config, weights, "int8", threads_of(target), activation_bits=8)
+    return TorchDecoder(config, weights, drafting_dtype(target.device), target.device)
 
 
 def config_of(target: Target) -> DecoderConfig:

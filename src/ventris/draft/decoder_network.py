@@ -57,21 +57,7 @@ class DecoderNetwork(nn.Module):
         Args:
             seen: Up to which place each place sees, int64 ``[L]``; up to itself when not given.
         """
-        batch, length, _ = inputs.shape
-        decoder = self.live_decoder()
-        place = torch.arange(length, device=inputs.device)
-        distance = place[:, None] - place
-        later = distance < 0 if seen is None else place > seen[:, None]
-        hidden = inputs.flatten(0, 1)
-        for layer in decoder.layers:
-            cos, sin = (table[:length].repeat(batch, 1)[:, None] for table in decoder.rope[layer.theta])
-            query, key, value = decoder.project(layer, hidden, cos, sin)
-            unseen = later | (distance >= (layer.window or length))
-            mask = query.new_zeros((length, length)).masked_fill_(unseen, -torch.inf)
-            windows = zip(*(torch.split(part, length) for part in (query, key, value)), strict=True)
-            attended = [decoder.attend(q, k.transpose(0, 1), v.transpose(0, 1), mask) for q, k, v in windows]
-            hidden = decoder.finish(layer, hidden, torch.cat(attended))
-        return decoder.final_norm(hidden).view(inputs.shape)
+        return whole_sequences(self.live_decoder(), inputs, seen)
 
     def live_decoder(self) -> TorchDecoder:
         """The layers with the weights as they are now, without a head."""
@@ -95,6 +81,28 @@ class DecoderNetwork(nn.Module):
         named = {name: _padded(self.get_parameter(name).detach(), shapes[name]) for name in self._names}
         rows = self.vocabulary.rows.detach()
         return {**named, "lm_head.weight": rows[0] if self.vocabulary.kind == "own" else rows}
+
+
+def whole_sequences(decoder: TorchDecoder, inputs: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Final-normed rows of sequences that begin at position 0, ``[B, L, d] -> [B, L, d]``, with gradients.
+
+    Args:
+        seen: Up to which place each place sees, int64 ``[L]``; up to itself when not given.
+    """
+    batch, length, _ = inputs.shape
+    place = torch.arange(length, device=inputs.device)
+    distance = place[:, None] - place
+    later = distance < 0 if seen is None else place > seen[:, None]
+    hidden = inputs.flatten(0, 1)
+    for layer in decoder.layers:
+        cos, sin = (table[:length].repeat(batch, 1)[:, None] for table in decoder.rope[layer.theta])
+        query, key, value = decoder.project(layer, hidden, cos, sin)
+        unseen = later | (distance >= (layer.window or length))
+        mask = query.new_zeros((length, length)).masked_fill_(unseen, -torch.inf)
+        windows = zip(*(torch.split(part, length) for part in (query, key, value)), strict=True)
+        attended = [decoder.attend(q, k.transpose(0, 1), v.transpose(0, 1), mask) for q, k, v in windows]
+        hidden = decoder.finish(layer, hidden, torch.cat(attended))
+    return decoder.final_norm(hidden).view(inputs.shape)
 
 
 def _plant(module: nn.Module, name: str, parameter: nn.Parameter) -> None:

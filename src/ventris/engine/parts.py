@@ -114,6 +114,8 @@ class Commit:
         next_token: The token after the path, the next root; ``None`` while the prompt is being read.
         tokens: Tokens whose rows entered the target's cache in this step.
         hidden: For each layer in :attr:`Drafter.taps`, the hidden rows of ``tokens``, ``[n, hidden]``.
+        logits: What the target said at the nodes of ``tree``, before penalties and guides,
+            ``[nodes, vocab]``; ``None`` where it was not asked. Copy what has to last.
     """
 
     tree: TokenTree | None
@@ -121,6 +123,7 @@ class Commit:
     next_token: int | None
     tokens: Sequence[int]
     hidden: dict[int, Tensor] = field(default_factory=dict)
+    logits: Tensor | None = None
 
 
 @runtime_checkable

@@ -284,7 +284,8 @@ def commit(scored: Scored, walk: Walk) -> None:
     if drafter is not None:
         rows = [*range(lead), *(lead + node for node in path)]
         hidden = {layer: scored.result.hidden[layer][rows] for layer in drafter.taps}
-        drafter.observe(running.draft_state, Commit(tree, path, walk.taken[-1], fed, hidden))
+        logits = scored.result.logits
+        drafter.observe(running.draft_state, Commit(tree, path, walk.taken[-1], fed, hidden, logits))
     _count(running, tree, walk)
 
 

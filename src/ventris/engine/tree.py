@@ -29,6 +29,9 @@ class TokenTree:
             independently and with repeats; the order matters to a rejection rule.
         beliefs: For a node, what the drafter itself thinks comes next, probabilities ``[vocab]`` at
             temperature 1; only where the verifier asked for it (``keep_beliefs`` of the request).
+        estimates: For a parent, what a drafter takes for the law of its child where it cannot know it,
+            ``[vocab]``, with a sum of at most 1; a parent without a child drew one that cannot be proposed.
+            For approximate rules alone; to others such children are deterministic.
     """
 
     tokens: list[int]
@@ -38,6 +41,7 @@ class TokenTree:
     draft_probs: dict[int, Tensor] = field(default_factory=dict)
     draws: dict[int, list[int]] = field(default_factory=dict)
     beliefs: dict[int, Tensor] = field(default_factory=dict)
+    estimates: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.confidence:
@@ -126,6 +130,10 @@ class TokenTree:
             kept.draws[new_index[parent]] = [new_index[child] for child in drawn]
             kept.draft_probs[new_index[parent]] = self.draft_probs[parent]
         kept.beliefs = {new_index[node]: q for node, q in self.beliefs.items() if node in new_index}
+        below = self.children() if self.estimates else []
+        for parent, estimate in self.estimates.items():
+            if parent in new_index and all(child in new_index for child in below[parent]):
+                kept.estimates[new_index[parent]] = estimate
         return kept
 
     def validate(self, vocab_size: int) -> None:

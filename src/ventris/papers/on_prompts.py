@@ -48,13 +48,17 @@ class OnPrompts:
         self.questions: Sequence[Question] = load_questions(data, self.settings.categories, per_category)
         self.model: Model = load_model(self.settings)
 
-    def answers(self, **settings: Any) -> list[Completion]:
-        """Each prompt answered with ``settings`` of ``Model.generate``; greedy unless they say otherwise."""
+    def answers(self, questions: Sequence[Question] | None = None, /, **settings: Any) -> list[Completion]:
+        """Each prompt answered with ``settings`` of ``Model.generate``; greedy unless they say otherwise.
+
+        Args:
+            questions: Some of the questions; all when not given.
+        """
         ask = asker(self.model.tokenizer)
         given = {"max_new_tokens": self.settings.max_new_tokens, "temperature": self.settings.temperature}
         return [
             self.model.generate(ask(question).prompt(0), **{**given, **settings})
-            for question in self.questions
+            for question in (self.questions if questions is None else questions)
         ]
 
     def tokens_per_pass(self, draft: Any, **settings: Any) -> float:

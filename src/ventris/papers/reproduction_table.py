@@ -12,6 +12,7 @@ REPRODUCTIONS: dict[str, str] = {
     "kangaroo": "ventris.papers.kangaroo:reproduce_kangaroo",
     "longspec": "ventris.papers.longspec:reproduce_longspec",
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
+    "omnidraft": "ventris.papers.omnidraft:reproduce_omnidraft",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",
     "spectr": "ventris.papers.spectr:reproduce_spectr",
 }

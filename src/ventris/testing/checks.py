@@ -15,11 +15,11 @@ from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
 from ventris.engine.parts import Drafter, Guide, Policy, RequestView
 from ventris.engine.request import Completion, Request
-from ventris.engine.sampling import Sampling, distribution
+from ventris.engine.sampling import Sampling
 from ventris.engine.target import Target
 from ventris.engine.verifier import Verifier
 from ventris.policy.fixed import Fixed
-from ventris.testing.enumeration import ScriptedRandomness, enumerate_outcomes
+from ventris.testing.laws import largest_error, text_law
 from ventris.testing.toy import ToyTarget
 from ventris.verify.match import Coupled, Greedy
 from ventris.verify.rejection import Rejection
@@ -240,35 +240,13 @@ def law_error(make_verifier: Callable[[], Verifier], samples: int, depth: int = 
     """
     target = ToyTarget(vocab_size=3, seed=1, sharpness=1.0)
     draft = ToyTarget(vocab_size=3, seed=1, sharpness=1.0, blend=(2, 0.5))
-    sampling = Sampling(temperature=1.0)
+    width = 2 if samples == 0 and not make_verifier().chain_only else 1
 
-    def once(random: ScriptedRandomness) -> tuple[int, ...]:
-        engine = Engine(target)
-        width = 2 if samples == 0 and not make_verifier().chain_only else 1
-        drafter = DraftModel(draft, depth=depth, width=width, nodes=4, samples=samples)
-        completion = engine.add(
-            Request([1], make_verifier(), Fixed(), tokens, sampling, drafter, share_prefix=False)
-        )
-        original = RequestView.randomness
-        RequestView.randomness = lambda self, purpose, ahead=0: random  # type: ignore[method-assign,assignment,return-value]
-        try:
-            for _ in engine.run():
-                pass
-        finally:
-            RequestView.randomness = original  # type: ignore[method-assign]
-        if completion.error is not None:
-            raise VentrisError(completion.error)
-        return tuple(completion.tokens)
+    def make_drafter() -> Drafter:
+        return DraftModel(draft, depth=depth, width=width, nodes=4, samples=samples)
 
-    law = enumerate_outcomes(once)
-    error = abs(sum(law.values()) - 1.0)
-    for text, probability in law.items():
-        expected = 1.0
-        for place, token in enumerate(text):
-            row = target.logits([1, *text[:place]]).numpy()
-            expected *= float(distribution(row, sampling)[token])
-        error = max(error, abs(expected - probability))
-    return error
+    law = text_law(target, make_verifier, make_drafter, tokens)
+    return largest_error(law, target)
 
 
 def _require_attributes(part: object, contract: type, values: Sequence[str], methods: Sequence[str]) -> None:

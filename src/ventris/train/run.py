@@ -22,8 +22,15 @@ from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
-from ventris.train.settings import PlaceSettings, TrainSettings
-from ventris.train.texts import Progress, claim_folder, distil_texts, prompts_digest, read_prompts
+from ventris.train.settings import PlaceSettings, RunSettings, TrainSettings
+from ventris.train.texts import (
+    Progress,
+    PromptRecord,
+    claim_folder,
+    distil_texts,
+    prompts_digest,
+    read_prompts,
+)
 from ventris.train.trainer import Trained, train
 from ventris.train.windows import Text, Windows, open_texts, split
 
@@ -134,9 +141,7 @@ def prepare_texts(
     """
     target = model.target
     prompts = read_prompts(settings.data, settings.limit)
-    kind = "-".join(str(getattr(target, name, "")) for name in ("dtype", "kernel"))
-    key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
-    folder = training_cache(settings) / hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder, kind = texts_folder(model, sketch, settings, prompts)
     layers = learnt_layers(target)
     read = settings.read_layers(target.num_layers)
     if max(read, default=0) > target.num_layers:
@@ -153,6 +158,15 @@ def prepare_texts(
         model, prompts, folder, settings.texts(), settings.answer_batch, progress, hidden.taps, hidden.keep
     )
     return open_texts(files, hidden.complete(target, files, progress, other)), hidden.taps
+
+
+def texts_folder(
+    model: Model, sketch: TargetSketch, settings: RunSettings, prompts: Sequence[PromptRecord]
+) -> tuple[Path, str]:
+    """Where the target's answers are kept, and the form of the target that gives them."""
+    kind = "-".join(str(getattr(model.target, name, "")) for name in ("dtype", "kernel"))
+    key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
+    return training_cache(settings) / hashlib.sha256(key.encode()).hexdigest()[:16], kind
 
 
 def draft_vocabulary(

@@ -57,8 +57,8 @@ class PlaceSettings(BaseModel):
         return Path(self.out).expanduser()
 
 
-class TrainSettings(PlaceSettings):
-    """What all drafters share."""
+class RunSettings(PlaceSettings):
+    """What all drafters share: what is learnt from, and for how long."""
 
     data: str = Field(
         description="JSONL with a prompt (to be answered, or with an answer) or a text (learnt as it is) "
@@ -73,10 +73,6 @@ class TrainSettings(PlaceSettings):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus that answers are drawn from")
     max_new_tokens: int = Field(256, ge=1, description="tokens of an answer at most")
     answer_batch: int = Field(16, ge=1, description="prompts answered side by side")
-
-    shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
-    heads: int = Field(4, ge=1, le=16, description="draft heads")
-    loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
 
     steps: int = Field(2000, ge=1, description="optimiser steps")
     batch: int = Field(16, ge=1, description="windows of a step")
@@ -111,6 +107,25 @@ class TrainSettings(PlaceSettings):
     def betas(self) -> tuple[float, float]:
         """Decay of the two moments of AdamW."""
         return 0.9, 0.999
+
+
+class TrainSettings(RunSettings):
+    """What methods share that draft in the target's own vocabulary."""
+
+    shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
+    heads: int = Field(4, ge=1, le=16, description="draft heads")
+    loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
+
+
+class OmniDraftSettings(RunSettings):
+    """A draft model with a vocabulary of its own."""
+
+    vocabulary: int = Field(4096, ge=300, description="tokens of its vocabulary, at most")
+    layers: int = Field(4, ge=1, le=64, description="decoder layers")
+    hidden: int = Field(256, ge=32, multiple_of=32, description="width of a row")
+    context_length: int = Field(2048, ge=64, description="longest text in tokens")
+    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
 
 
 class AheadSettings(TrainSettings):

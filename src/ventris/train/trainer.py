@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ventris.engine.errors import BrokenModel
 from ventris.train.ahead import acceptance_by_depth
 from ventris.train.objectives import Objective
-from ventris.train.settings import TrainSettings
+from ventris.train.settings import RunSettings
 from ventris.train.state import Progressed, load_state, save_state
 from ventris.train.texts import Progress
 from ventris.train.windows import Batch, Windows
@@ -49,7 +49,7 @@ def train(
     objective: Objective,
     windows: Windows,
     held_out: Windows,
-    settings: TrainSettings,
+    settings: RunSettings,
     state: Path,
     device: torch.device,
     progress: Progress | None = None,
@@ -81,7 +81,7 @@ def train(
     return Trained(measure(objective, held_out, device), loss, seconds)
 
 
-def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+def make_optimizer(network: nn.Module, settings: RunSettings) -> torch.optim.AdamW:
     """AdamW; vectors and biases do not decay."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
@@ -93,7 +93,7 @@ def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.A
     )
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
+def learning_rate(step: int, settings: RunSettings) -> float:
     """Linear warm-up to the peak, then a cosine down to its final share."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
@@ -103,7 +103,7 @@ def learning_rate(step: int, settings: TrainSettings) -> float:
 
 
 def _step(
-    objective: Objective, optimizer: torch.optim.AdamW, batch: Batch, settings: TrainSettings, step: int
+    objective: Objective, optimizer: torch.optim.AdamW, batch: Batch, settings: RunSettings, step: int
 ) -> Tensor:
     """One update; its random choices depend on seed and step alone."""
     seed = settings.seed * 1_000_003 + step

@@ -7,6 +7,7 @@ from ventris.verify.rejection import Rejection
 from ventris.verify.spectr import SpecTr
 from ventris.verify.synthetic import Synthetic
 from ventris.verify.threshold_rollback import ThresholdRollback
+from ventris.verify.translated_rejection import TranslatedRejection
 from ventris.verify.typical import Typical
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "SpecTr",
     "Synthetic",
     "ThresholdRollback",
+    "TranslatedRejection",
     "Typical",
 ]

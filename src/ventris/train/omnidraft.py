@@ -1,0 +1,217 @@
+"""A draft model for OmniDraft: a small decoder with a vocabulary of its own, learnt from a target's answers.
+
+Nothing in it is particular to that target: it is a whole model in a folder of the usual layout, and drafts
+for any target. What it needs to know of the one it serves it learns online.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import tokenizers
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from ventris.draft.omnidraft.network import LearningNetwork
+from ventris.draft.target_sketch import TargetSketch
+from ventris.engine.errors import BadInput
+from ventris.model import Model, load
+from ventris.models.cache_folder import written_whole
+from ventris.models.config import DecoderConfig
+from ventris.models.hf_config import read_folder_config
+from ventris.models.hf_tokenizer import read_folder_tokenizer
+from ventris.models.load import DType
+from ventris.models.tokenizer import Tokenizer
+from ventris.train.first_weights import random_weights
+from ventris.train.run import texts_folder
+from ventris.train.settings import OmniDraftSettings
+from ventris.train.texts import Progress, TextShard, claim_folder, distil_texts, read_prompts
+from ventris.train.trainer import Trained, train
+from ventris.train.windows import Batch, Text, Windows, split
+
+HEAD_WIDTH = 32
+"""Width of an attention head."""
+
+
+def train_omnidraft(
+    settings: OmniDraftSettings, progress: Progress | None = None, command: str = ""
+) -> Trained:
+    """Make a vocabulary from a target's answers and train a decoder over it to say the same.
+
+    May be killed at any moment: called again with the same settings it goes on where it was.
+
+    Args:
+        progress: Told what happens.
+        command: For the model card.
+
+    Raises:
+        BadInput: for settings or data that cannot be used, or a folder that holds something else.
+    """
+    folder = settings.folder
+    if (folder / "model.safetensors").exists():
+        raise BadInput(f"{folder} holds a finished model; choose another --out, or remove it")
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
+    model = load(settings.model, cast(DType, settings.dtype), device=device, threads=settings.threads)
+    if model.tokenizer is None:
+        raise BadInput(f"{settings.model} has no tokenizer, so its answers are no text to learn from")
+    sketch = TargetSketch.of(model.target, model.tokenizer.fingerprint)
+    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": sketch.digest})
+    answers = _answers(model, sketch, settings, progress)
+    tokenizer = _tokenizer(folder, model.tokenizer, [said for _, said, _ in answers], settings)
+    config = _write_config(folder, tokenizer, settings)
+
+    texts = [
+        Text(ids, np.ones(len(ids), bool), np.empty((len(ids), 0, 0), np.uint16), prompt, temperature)
+        for prompt, said, temperature in answers
+        if len(ids := np.array(tokenizer.encode(said, special=True), np.int32)) > 1
+    ]
+    learnt, held_out = split(texts, settings.held_out, settings.seed)
+    if not learnt or not held_out:
+        raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
+    torch.manual_seed(settings.seed)
+    objective = OwnVocabularyObjective(config, settings, model.target.device)
+    shape = (settings.window, settings.batch, settings.seed)
+    trained = train(
+        objective,
+        Windows(learnt, (), *shape),
+        Windows(held_out, (), *shape),
+        settings,
+        folder / "run" / "state.safetensors",
+        model.target.device,
+        progress,
+    )
+    _finish(folder, objective.network, trained, command, Path(settings.model).name)
+    return trained
+
+
+class OwnVocabularyObjective:
+    """The next token of a text, prompt and answer alike."""
+
+    method = "omnidraft"
+    sizes: dict[str, Any]
+
+    def __init__(self, config: DecoderConfig, settings: OmniDraftSettings, device: torch.device) -> None:
+        self.network = LearningNetwork(config, random_weights(config), rank=0).to(device)
+        self.sizes = {}
+        self._positions = settings.positions
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        place = batch.answer[:, 1:].nonzero()
+        if len(place) > self._positions:
+            chosen = torch.randperm(len(place), generator=generator)[: self._positions]
+            place = place[chosen.to(place.device)]
+        logits, following = self._guesses(batch, place)
+        return F.cross_entropy(logits.float(), following)
+
+    def ranks(self, batch: Batch) -> Tensor:
+        """Rank of the next token at every position, int64 ``[positions, 1]``."""
+        logits, following = self._guesses(batch, batch.answer[:, 1:].nonzero())
+        right = logits.gather(1, following[:, None])
+        return (logits > right).sum(1, keepdim=True).cpu()
+
+    def measured(self, ranks: Tensor) -> dict[str, Any]:
+        return {}
+
+    def _guesses(self, batch: Batch, place: Tensor) -> tuple[Tensor, Tensor]:
+        row, at = place.unbind(1)
+        rows, decoder = self.network.rows(batch.tokens)
+        return self.network.logits(decoder, rows[row, at]), batch.tokens[row, at + 1]
+
+
+def _answers(
+    model: Model, sketch: TargetSketch, settings: OmniDraftSettings, progress: Progress | None
+) -> list[tuple[int, str, float]]:
+    """Prompt number, text with special tokens written out, and temperature of everything the target said."""
+    prompts = read_prompts(settings.data, settings.limit)
+    folder, _ = texts_folder(model, sketch, settings, prompts)
+    files = distil_texts(model, prompts, folder, settings.texts(), settings.answer_batch, progress)
+    assert model.tokenizer is not None
+    answers = []
+    for shard in map(TextShard.load, files):
+        for index, (start, stop) in enumerate(zip(shard.starts[:-1], shard.starts[1:], strict=True)):
+            said = model.tokenizer.decode(shard.tokens[start:stop].tolist(), special=True)
+            answers.append((int(shard.prompt[index]), said, float(shard.temperature[index])))
+    return answers
+
+
+def _tokenizer(
+    folder: Path, target: Tokenizer, texts: Iterable[str], settings: OmniDraftSettings
+) -> Tokenizer:
+    """Byte-level BPE of the texts with the target's special tokens, written to the folder."""
+    special = [target.token_bytes(id).decode() for id in sorted(target.special_ids)]
+    ends = [target.token_bytes(id).decode() for id in target.eos_ids]
+    if not (folder / "tokenizer.json").exists():
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        names = special or ["<|end|>"]
+        trainer = trainers.BpeTrainer(
+            vocab_size=settings.vocabulary,
+            special_tokens=[AddedToken(name, special=True, normalized=False) for name in names],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        facts = {"eos_token": (ends or names)[0], "add_bos_token": False}
+        _write(folder / "tokenizer_config.json", facts)
+        with written_whole(folder / "tokenizer.json") as temporary:
+            backend.save(str(temporary))
+    return read_folder_tokenizer(folder)
+
+
+def _write_config(folder: Path, tokenizer: Tokenizer, settings: OmniDraftSettings) -> DecoderConfig:
+    heads = max(settings.hidden // HEAD_WIDTH, 1)
+    _write(
+        folder / "config.json",
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": tokenizer.vocab_size,
+            "hidden_size": settings.hidden,
+            "intermediate_size": 3 * settings.hidden,
+            "num_hidden_layers": settings.layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "head_dim": settings.hidden // heads,
+            "max_position_embeddings": settings.context_length,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 10_000.0,
+            "hidden_act": "silu",
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_ids[0],
+        },
+    )
+    config = read_folder_config(folder)
+    assert config is not None
+    return config
+
+
+def _finish(folder: Path, network: LearningNetwork, trained: Trained, command: str, target: str) -> None:
+    """Write the weights last: a folder without them is no model."""
+    share = trained.acceptance[0]
+    card = (
+        f"# A draft model that learnt from {target}\n\nFor drafter `omnidraft` of Ventris, with a vocabulary "
+        f"of its own.\n\n    {command}\n\nIt guesses {share:.3f} of the tokens in held-out texts right.\n"
+    )
+    with written_whole(folder / "README.md") as temporary:
+        temporary.write_text(card, encoding="utf-8")
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in network.weights().items()}
+    with written_whole(folder / "model.safetensors") as temporary:
+        temporary.write_bytes(save(weights, {"format": "pt"}))
+    shutil.rmtree(folder / "run")
+
+
+def _write(path: Path, facts: dict[str, Any] | Sequence[Any]) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
