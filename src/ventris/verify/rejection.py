@@ -41,7 +41,10 @@ class Rejection:
 
     def select(self, walk: Walk) -> None:
         while walk.open:
-            walk.take(next_token(walk))
+            walk.take(self._next(walk))
+
+    def _next(self, walk: Walk) -> int:
+        return next_token(walk)
 
 
 def next_token(walk: Walk) -> int:
