@@ -26,6 +26,8 @@ DRAFTS = {
     "aligned:width=2": (8, 1.1),
     "kangaroo": (8, 1.1),
     "kangaroo:confidence=0": (8, 1.1),
+    "chimera": (12, 1.3),
+    "falcon": (8, 1.1),
     "ngram:min_match=3,kangaroo": (8, 1.1),
     "longspec": (16, 1.1),
     "longspec:width=1,depth=4": (8, 1.1),
