@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-import ventris
 from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.hydra_heads import HydraHeads
@@ -21,20 +16,16 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.papers.draft_heads import full_tree, reproduce_eagle3, reproduce_hydra, reproduce_medusa
 from ventris.train.eagle import eagle_taps
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_model import write_tiny_model
-
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]]
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> dict[str, object]:
+def given(tmp_path_factory, tiny_settings, tiny_model) -> dict[str, object]:
     """Settings of a reproduction, with a checkpoint of either kind beside the model."""
     folder = tmp_path_factory.mktemp("reproduce")
-    model = ventris.load(str(write_tiny_model(folder / "tiny")), "float32", "torch", "cpu")
-    target = model.target
+    target = tiny_model.target
     shortlist = Shortlist(torch.arange(40), target.vocab_size)
-    head = TargetHead.of(model.source, shortlist)
+    head = TargetHead.of(tiny_model.source, shortlist)
     tree = {"paths": [[0], [0, 0], [1]], "values": [0.5, 0.2, 0.1]}
     networks = {
         "medusa": (MedusaHeads(2, target.hidden_size, 40, "tied"), {"accuracies": ACCURACIES}),
@@ -48,17 +39,7 @@ def given(tmp_path_factory) -> dict[str, object]:
     eagle.begin(shortlist, head)
     sketch, measured = TargetSketch.of(target), {"acceptance": [0.5, 0.25]}
     HeadCheckpoint("eagle", sketch, eagle.sizes, measured, eagle.state_dict()).save(folder / "eagle")
-    prompts = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
-    return {
-        "folder": folder,
-        "model": str(folder / "tiny"),
-        "data": str(folder / "prompts.jsonl"),
-        "dtype": "float32",
-        "kernels": "torch",
-        "threads": 1,
-        "max_new_tokens": 12,
-    }
+    return {"folder": folder, **tiny_settings}
 
 
 def test_medusa(given):

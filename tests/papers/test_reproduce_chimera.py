@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import torch
@@ -18,9 +16,6 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.papers.chimera import reproduce_chimera
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_model import write_tiny_model
 
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]]
 
@@ -43,23 +38,15 @@ def write(folder: Path, model: ventris.Model, left_out: LeftOut | None) -> str:
     return str(folder)
 
 
-def test_medusa_ablations_and_memo(tmp_path):
-    tiny = str(write_tiny_model(tmp_path / "tiny"))
-    model = ventris.load(tiny, "float32", "torch", "cpu")
-    asked = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+def test_medusa_ablations_and_memo(tmp_path, tiny_settings, tiny_model):
     found = reproduce_chimera(
-        write(tmp_path / "whole", model, "nothing"),
-        write(tmp_path / "no-trigrams", model, "trigrams"),
-        write(tmp_path / "no-context", model, "context"),
-        write(tmp_path / "plain", model, "nothing"),
-        write(tmp_path / "medusa", model, None),
+        write(tmp_path / "whole", tiny_model, "nothing"),
+        write(tmp_path / "no-trigrams", tiny_model, "trigrams"),
+        write(tmp_path / "no-context", tiny_model, "context"),
+        write(tmp_path / "plain", tiny_model, "nothing"),
+        write(tmp_path / "medusa", tiny_model, None),
         nodes=6,
-        data=str(tmp_path / "asked.jsonl"),
-        max_new_tokens=16,
-        model=tiny,
-        dtype="float32",
-        kernels="torch",
+        **tiny_settings,
     )
     rows = {row.name: row for row in found.ours}
     against = {name.rpartition("against ")[2]: row for name, row in rows.items() if "against" in name}

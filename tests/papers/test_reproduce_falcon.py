@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +17,6 @@ from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.papers.falcon import chain, reproduce_falcon
 from ventris.train.first_weights import passing_weights
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_model import write_tiny_model
 
 
 def write(folder: Path, model: ventris.Model, block: int, lstm: bool, acceptance: list[float]) -> str:
@@ -40,22 +35,14 @@ def write(folder: Path, model: ventris.Model, block: int, lstm: bool, acceptance
     return str(folder)
 
 
-def test_glances_passes_tree_and_lstm(tmp_path):
-    tiny = str(write_tiny_model(tmp_path / "tiny"))
-    model = ventris.load(tiny, "float32", "torch", "cpu")
-    asked = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+def test_glances_passes_tree_and_lstm(tmp_path, tiny_settings, tiny_model):
     found = reproduce_falcon(
-        write(tmp_path / "first", model, 2, True, [0.5, 0.4]),
-        write(tmp_path / "plain", model, 2, True, [0.5, 0.2]),
-        write(tmp_path / "single", model, 1, True, [0.5, 0.4]),
-        write(tmp_path / "linear", model, 2, False, [0.5, 0.4]),
+        write(tmp_path / "first", tiny_model, 2, True, [0.5, 0.4]),
+        write(tmp_path / "plain", tiny_model, 2, True, [0.5, 0.2]),
+        write(tmp_path / "single", tiny_model, 1, True, [0.5, 0.4]),
+        write(tmp_path / "linear", tiny_model, 2, False, [0.5, 0.4]),
         nodes=12,
-        data=str(tmp_path / "asked.jsonl"),
-        max_new_tokens=16,
-        model=tiny,
-        dtype="float32",
-        kernels="torch",
+        **tiny_settings,
     )
     rows = {row.name: row for row in found.ours}
     second = rows["guess at depth 2 right, those above it being right (held-out text), against no glances"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import torch
@@ -16,9 +14,6 @@ from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.papers.kangaroo import all_accepted, reproduce_kangaroo
 from ventris.train.first_weights import passing_weights
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_model import write_tiny_model
 
 
 def write(folder: Path, model: ventris.Model, exit_layer: int, feed_forward: bool) -> str:
@@ -34,22 +29,14 @@ def write(folder: Path, model: ventris.Model, exit_layer: int, feed_forward: boo
     return str(folder)
 
 
-def test_stop_adapter_and_exit_layers(tmp_path):
-    tiny = str(write_tiny_model(tmp_path / "tiny"))
-    model = ventris.load(tiny, "float32", "torch", "cpu")
-    asked = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
-    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, asked)))
+def test_stop_adapter_and_exit_layers(tmp_path, tiny_settings, tiny_model):
     found = reproduce_kangaroo(
-        write(tmp_path / "first", model, 1, False),
-        write(tmp_path / "more", model, 1, True),
-        [write(tmp_path / "last", model, 2, False)],
+        write(tmp_path / "first", tiny_model, 1, False),
+        write(tmp_path / "more", tiny_model, 1, True),
+        [write(tmp_path / "last", tiny_model, 2, False)],
         depth=3,
         confidence=0.9,
-        data=str(tmp_path / "asked.jsonl"),
-        max_new_tokens=16,
-        model=tiny,
-        dtype="float32",
-        kernels="torch",
+        **tiny_settings,
     )
     rows = {row.name: row for row in found.ours}
     drafted = rows["drafted tokens a deep pass, likewise"]

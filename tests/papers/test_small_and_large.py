@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
 
 from ventris.papers.bild import Setting, best_by_quality, longest_common, reproduce_bild
 from ventris.papers.jsonschemabench import reproduce_jsonschemabench
 from ventris.papers.spectr import reproduce_spectr
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
-from tiny_model import write_tiny_model
-
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory) -> dict[str, object]:
+def given(tiny_settings) -> dict[str, object]:
     """Settings of a reproduction; the small model is the large one."""
-    folder = tmp_path_factory.mktemp("pair")
-    write_tiny_model(folder / "tiny")
-    prompts = [{"prompt": "abc", "category": "one"}, {"prompt": "xyz", "category": "two"}]
-    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
-    return {
-        "draft": f'model:"{folder / "tiny"}"',
-        "model": str(folder / "tiny"),
-        "data": str(folder / "prompts.jsonl"),
-        "dtype": "float32",
-        "kernels": "torch",
-        "threads": 1,
-        "max_new_tokens": 12,
-    }
+    return {"draft": f'model:"{tiny_settings["model"]}"', **tiny_settings}
 
 
 def test_spectr(given):
