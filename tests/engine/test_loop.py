@@ -438,7 +438,7 @@ def test_pruned_drafts_change_nothing_but_the_work(samples: int) -> None:
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_step_costs_one_request_at_most() -> None:
-    """A guide that reserves nothing grows beside the target; the youngest gives way, the others stay exact."""
+    """A guide that reserves too little grows; the youngest request gives way, the others stay exact."""
 
     class Growing(Amateur):
         """Opens its stream for a short text, whatever the request says."""

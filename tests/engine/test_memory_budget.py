@@ -107,7 +107,7 @@ asked_requests = st.lists(
 def test_no_run_passes_its_budget_and_none_fails(
     asked: list[tuple[int, int, bool]], spare: int, kind: str, temperature: float, prefix_bytes: int
 ) -> None:
-    """Random prompts that share beginnings, two turns each, side by side, from a budget that just suffices."""
+    """Random prompts that share beginnings, two turns each, side by side; budgets from what just suffices."""
     measured = Measured()
     verifier = Coupled() if temperature else Greedy()
     sampling = Sampling(temperature=temperature, seed=3)
