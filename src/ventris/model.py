@@ -8,12 +8,14 @@ from functools import cached_property, partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
+from ventris.byte_size import read_bytes
 from ventris.cost.batch_latency import BatchLatency
 from ventris.cost.curve import CostCurve
 from ventris.cost.measured import measured_curve, measured_latency
 from ventris.engine.batch import Engine, Event
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
+from ventris.engine.footprint import weight_bytes
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
 from ventris.engine.sampling import Sampling
 from ventris.engine.score import score_continuation
@@ -80,6 +82,7 @@ def load(
     threads: int | None = None,
     progress: Callable[..., None] | None = None,
     context_length: int | None = None,
+    memory_budget: int | str | None = None,
 ) -> Model:
     """Load a model by name.
 
@@ -91,6 +94,7 @@ def load(
         threads: CPU threads; all available ones by default.
         progress: Told what happens and how far it is.
         context_length: Longest text in tokens; that of the checkpoint by default. Draft models keep theirs.
+        memory_budget: Most that weights, caches and passes may take, in bytes or as ``"330MB"``.
 
     Raises:
         BadInput: one line that says what is wrong with the name or the file, and what to do.
@@ -99,7 +103,7 @@ def load(
 
     target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress, context_length)
     again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
-    return Model(target, tokenizer, source, again)
+    return Model(target, tokenizer, source, again, memory_budget)
 
 
 class Model:
@@ -110,6 +114,11 @@ class Model:
         tokenizer: Its tokenizer; without one, prompts are token ids and outputs have no text.
         source: Where it came from.
         load_further: Loads draft models; ``load_decoder`` with the settings of this model.
+        memory_budget: Most that weights, caches and passes may take together, in bytes or as ``"330MB"``.
+            Within it drafts become fewer, then there are none; a request that cannot fit is refused.
+
+    Raises:
+        BadInput: if the budget is no size, or the weights alone pass it.
     """
 
     def __init__(
@@ -118,7 +127,10 @@ class Model:
         tokenizer: Tokenizer | None = None,
         source: ModelSource | None = None,
         load_further: Callable[..., tuple[Target, Any, Any]] | None = None,
+        memory_budget: int | str | None = None,
     ) -> None:
+        self.memory_budget = None if memory_budget is None else read_bytes(memory_budget)
+        _check_weights(target, self.memory_budget)
         self.target = target
         self.tokenizer = tokenizer
         self.source = source
@@ -207,12 +219,18 @@ class Model:
         prefix_bytes: int = 0,
         chunk: int = PROMPT_CHUNK,
     ) -> Engine:
-        """An engine on this model, for callers that run their own loop."""
+        """An engine on this model, for callers that run their own loop; within the model's memory budget.
+
+        Args:
+            ledger: Another one than the books of the memory budget.
+        """
         detokenizer = None
         if self.tokenizer is not None:
             from ventris.models.tokenizer import TextStream
 
             detokenizer = partial(TextStream, self.tokenizer)
+        if ledger is None:
+            ledger = MemoryLedger(self.memory_budget, counts_weights=self.memory_budget is not None)
         return Engine(self.target, max_batch, chunk, ledger, prefix_bytes, detokenizer)
 
     def request(self, prompt: Any, **settings: Any) -> Request:
@@ -411,6 +429,15 @@ class Chat:
         if self._open is not None:
             self._engine.cancel(self._open)
             self._open = None
+
+
+def _check_weights(target: Target, budget: int | None) -> None:
+    weights = weight_bytes([target])
+    if budget is not None and weights > budget:
+        raise BadInput(
+            f"the weights take {weights:,} bytes and the memory budget is {budget:,}; "
+            "raise it, or load the model in fewer bits"
+        )
 
 
 def default_verifier(drafter: Any, sampling: Sampling) -> str:

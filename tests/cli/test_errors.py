@@ -24,6 +24,7 @@ from ventris.engine.errors import BrokenModel, VentrisError
         (("--max-new-tokens", "0"), "max_new_tokens is 0"),
         (("--top-p", "0"), "top_p is 0"),
         (("--threads", "0"), "threads is 0"),
+        (("--memory-budget", "3 parsecs"), "is no size of memory"),
         (("--max-new-tokens", "many"), "--max-new-tokens"),
         (("--no-such-option",), "--no-such-option"),
         (("--config", "no-such-file.yaml"), "no-such-file.yaml"),

@@ -12,8 +12,8 @@ from ventris.draft.best_nodes import best_nodes
 from ventris.draft.eagle import Eagle
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows
 from ventris.engine.tree import TokenTree
 from ventris.models.torch_decoder import TorchDecoder

@@ -11,7 +11,7 @@ from ventris.draft import NGram, Stack
 from ventris.draft.omnidraft.network import LengthHead
 from ventris.draft.omnidraft.translator import Translator
 from ventris.engine.batch import Engine
-from ventris.engine.cache import MemoryLedger
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import Budget, Commit, DraftJob, RequestView
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling, distribution

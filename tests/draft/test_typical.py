@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import Incompatible
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.sampling import Sampling, SamplingState
 from ventris.engine.tree import TokenTree

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.cache import CacheLayout, KVCache
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.stream import Stream, forward
 from ventris.engine.tree import TokenTree
 from ventris.testing import ToyTarget

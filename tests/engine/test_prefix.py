@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.cache import CacheLayout, KVCache
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.prefix import PrefixStore
 
 LAYOUT = CacheLayout(1, 1, 1, torch.float32, torch.device("cpu"))

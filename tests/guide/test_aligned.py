@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ventris import Model
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput, Incompatible, VentrisError
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.sampling import Sampling
 from ventris.guide import Aligned, JsonSchema, Regex, Words

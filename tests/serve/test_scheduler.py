@@ -10,8 +10,8 @@ import pytest
 
 from tests.serve.running import wait_until
 from ventris.engine.batch import Engine
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.request import Completion
 from ventris.model import Model
 from ventris.serve.errors import ApiError

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.cuda_graphs import GraphedDecoder, length_bucket, node_bucket
 from ventris.models.torch_decoder import TorchDecoder

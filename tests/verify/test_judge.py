@@ -16,8 +16,8 @@ from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.model import DraftModel
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.batch import Engine
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput, Incompatible
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling, SamplingState

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ventris.draft import DraftModel, NGram, Stack
 from ventris.engine.batch import Engine
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput, Incompatible
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling, SamplingState

@@ -23,7 +23,15 @@ def load_model(options: ModelOptions) -> Model:
 
         # Not every word is a number format; `load` says which are.
         dtype, kernels = cast("DType", options.dtype), cast("Kernels", options.kernels)
-        return model.load(options.model, dtype, kernels, options.device, options.threads, progress)
+        return model.load(
+            options.model,
+            dtype,
+            kernels,
+            options.device,
+            options.threads,
+            progress,
+            memory_budget=options.memory_budget,
+        )
 
 
 def load_for(asked: Asked) -> Model:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ventris.byte_size import read_bytes
 from ventris.cli.command_options import with_options
 from ventris.cli.form import FormOptions, form_guides
 from ventris.cli.option_fields import option_fields
@@ -38,6 +39,16 @@ class ModelOptions(BaseModel):
     kernels: str = Field("auto", description="runtime: auto, native or torch")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
+    memory_budget: str | None = Field(
+        None, description="most that weights, caches and passes may take, such as 330MB; drafts give way"
+    )
+
+    @field_validator("memory_budget")
+    @classmethod
+    def _check_size(cls, size: str | None) -> str | None:
+        if size is not None:
+            read_bytes(size)
+        return size
 
 
 class ConversationOptions(BaseModel):

@@ -34,6 +34,7 @@ from ventris.draft.listed_embedding import ListedEmbedding
 from ventris.draft.prefix_attention import CachedPrefix
 from ventris.draft.trigram_memo import TrigramMemo
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -112,8 +113,7 @@ class Chimera(LevelDrafter):
     def start(self, request: RequestView) -> _Seen:
         if self._layer is None:
             return _Seen(None)
-        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
-        return _Seen(self._layer.new_cache(capacity, request.ledger, "chimera"))
+        return _Seen(self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger, "chimera"))
 
     def observe(self, state: _Seen, commit: Commit) -> None:
         rows = rms_norm_rows(as_array(commit.hidden[self.target.num_layers]), self._norm, self._eps)

@@ -32,6 +32,7 @@ from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import LARGEST_TREE
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
@@ -121,8 +122,10 @@ class Eagle:
         self.depth = depth
         self.width = width
         self.shape = "chain" if width == 1 else "tree"
+        self.models: Sequence[Any] = ()
         if target is not None:
             self._layer = EagleLayer(network, target)
+            self.models = [self._layer]
             self._ids: list[int] = network.ids.tolist()
 
     @classmethod
@@ -146,8 +149,7 @@ class Eagle:
         return cls.load(workshop.target, options.checkpoint, **settings)
 
     def start(self, request: RequestView) -> _Seen:
-        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
-        return _Seen(self._layer.new_cache(capacity, request.ledger))
+        return _Seen(self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger))
 
     def observe(self, state: _Seen, commit: Commit) -> None:
         state.fresh.append(torch.cat([commit.hidden[layer] for layer in self.taps], dim=-1))

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.eagle_network import EagleNetwork
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
+from ventris.engine.footprint import run, weight_bytes
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.stage import Stage
 from ventris.models.stages import as_array, fast_stages
@@ -35,6 +37,7 @@ class EagleLayer:
     def __init__(self, network: EagleNetwork, target: Target) -> None:
         [self._fuse] = fast_stages(target, [[Stage(network.fuse.weight)]])
         self._decoder = decoder_beside(target, network.decoder(target.vocab_size), network.weights())
+        self.weight_bytes = weight_bytes([self._decoder]) + network.fuse.weight.nbytes
 
     def new_cache(self, capacity: int, ledger: MemoryLedger) -> KVCache:
         return self._decoder.new_cache(capacity, ledger, "eagle")
@@ -45,5 +48,5 @@ class EagleLayer:
 
     def read(self, batch: Sequence[Rows]) -> Read:
         """Run nodes whose ``embeddings`` are the rows that stand before their tokens."""
-        scores = self._decoder.forward(batch, (1,))
+        scores = run(self._decoder, batch, (1,))
         return Read(torch.cat(scores.logits), scores.hidden[1])

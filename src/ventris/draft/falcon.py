@@ -37,6 +37,7 @@ from ventris.draft.head_tree import StaticTree, grow_from_accuracies
 from ventris.draft.listed_embedding import ListedEmbedding
 from ventris.draft.medusa import RANKS
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -158,9 +159,10 @@ class Falcon(HeadDrafter):
         return StaticTree.read(measured["tree"])
 
     def start(self, request: RequestView) -> _Seen:
-        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
         nothing = np.zeros((0, self.target.hidden_size), np.float32)
-        return _Seen(self._layer.new_cache(capacity, request.ledger), self._layer.start(), nothing)
+        return _Seen(
+            self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger), self._layer.start(), nothing
+        )
 
     def observe(self, state: _Seen, commit: Commit) -> None:
         rows = as_array(commit.hidden[self.target.num_layers])

@@ -11,7 +11,9 @@ import torch
 from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.falcon_network import FalconNetwork
 from ventris.draft.fast_lstm import FastLstm
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
+from ventris.engine.footprint import run
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.stage import Array, Stage
 from ventris.models.stages import as_array, fast_stages, rms_norm_rows
@@ -80,7 +82,7 @@ class FalconLayer:
             asked.append(Rows(cache, [0] * len(rows), parents, start, embeddings, scored, sees))
             wanted += [before + row for row in scored]
             before += len(rows)
-        scores = self._decoder.forward(asked, (1,))
+        scores = run(self._decoder, asked, (1,))
         features = rms_norm_rows(as_array(scores.hidden[1])[wanted], self._final_norm, self._eps)
         logits = as_array(torch.cat(scores.logits))
         return [Block(features[at : at + k], logits[at : at + k]) for at in range(0, len(wanted), k)]

@@ -69,6 +69,8 @@ class HeadDrafter(ABC):
         self.taps: Sequence[int] = (target.num_layers,)
         self.nodes = nodes
         self.dynamic = choose == "dynamic"
+        self.weight_bytes = sum(part.nbytes for part in network.state_dict().values())
+        self.models: Sequence[Any] = [self]
         self._ids: list[int] = network.vocabulary.ids.tolist()
         self._tree = tree
         self._confidence = tree.confidences()

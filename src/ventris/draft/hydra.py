@@ -28,6 +28,7 @@ from ventris.draft.hydra_heads import FastHydra, HydraHeads
 from ventris.draft.level_drafter import Draft, LevelDrafter, Node
 from ventris.draft.listed_embedding import ListedEmbedding
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
@@ -72,8 +73,7 @@ class Hydra(LevelDrafter):
     def start(self, request: RequestView) -> _Seen:
         if self._heads.prefix is None:
             return _Seen()
-        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
-        return _Seen(cache=self._heads.prefix.new_cache(capacity, request.ledger))
+        return _Seen(cache=self._heads.prefix.new_cache(request.rows + SCRATCH_ROWS, request.ledger))
 
     def observe(self, state: _Seen, commit: Commit) -> None:
         rows = commit.hidden[self.target.num_layers]

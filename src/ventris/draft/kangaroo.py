@@ -32,6 +32,7 @@ from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import over_all
 from ventris.draft.vocabulary_head import RowsKind
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import SCRATCH_ROWS, run
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.sampling import distribution
 from ventris.engine.stream import Stream, begin
@@ -142,8 +143,10 @@ class Kangaroo:
         self.confidence = confidence
         self.draws = draw
         self.taps: Sequence[int] = () if network is None else (network.exit_layer,)
+        self.models: Sequence[Target] = ()
         if target is not None:
             self._adapter = decoder_beside(target, network.decoder(), network.weights())
+            self.models = [self._adapter]
             self._ids = network.vocabulary.ids.long().numpy()
 
     @classmethod
@@ -175,8 +178,7 @@ class Kangaroo:
         return cls.load(workshop.target, options.checkpoint, **settings)
 
     def start(self, request: RequestView) -> _Seen:
-        capacity = len(request.prompt) + min(request.max_new_tokens, 512)
-        return _Seen(self._adapter.new_cache(capacity, request.ledger, "kangaroo"))
+        return _Seen(self._adapter.new_cache(request.rows + SCRATCH_ROWS, request.ledger, "kangaroo"))
 
     def observe(self, state: _Seen, commit: Commit) -> None:
         rows = commit.hidden[self.taps[0]]
@@ -203,10 +205,11 @@ class Kangaroo:
             last = [(g.stream, g.tree, [len(g.tree) - 1]) for g in active]
             hidden = begin(last, self.taps[0])
             batch = [self._read(growth, rows) for growth, rows in zip(active, hidden, strict=True)]
-            scores = self._adapter.forward(batch)
+            scores = run(self._adapter, batch)
             for growth, rows, logits in zip(active, batch, scores.logits, strict=True):
                 if len(growth.tree) == 1:
                     growth.job.state.cache.commit(range(len(rows.tokens)))
+                    growth.job.state.fresh = []
                 self._extend(growth, logits)
             active = [growth for growth in active if growth.going]
         return [growth.tree for growth in growing]
@@ -226,7 +229,6 @@ class Kangaroo:
         if len(growth.tree) == 1:
             rows = torch.cat([*state.fresh, hidden])
             count = len(rows)
-            state.fresh = []
             return Rows(state.cache, [0] * count, range(-1, count - 1), 0, rows, [count - 1])
         state.ahead.append(growth.tree.tokens[-1])
         count = len(state.ahead)

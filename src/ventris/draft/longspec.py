@@ -32,6 +32,7 @@ from ventris.draft.decoder_beside import config_of, decoder_beside
 from ventris.draft.head_tree import LARGEST_TREE
 from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.engine.cache import KVCache
+from ventris.engine.footprint import run
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.stream import Stream
 from ventris.engine.target import Rows, Target
@@ -123,6 +124,7 @@ class LongSpec:
             self._window = network.window
             self._offsets = network.offsets
             self._block = decoder_beside(target, network.decoder(), network.weights())
+            self.models = [self._block]
             self._ids: list[int] = network.vocabulary.ids.tolist()
 
     @classmethod
@@ -208,7 +210,7 @@ class LongSpec:
         """The likeliest listed tokens after each wanted node, best first."""
         if not batch:
             return []
-        rows = torch.cat(self._block.forward(batch).logits).float().cpu().numpy()
+        rows = torch.cat(run(self._block, batch).logits).float().cpu().numpy()
         return [
             [(self._ids[place], exp(chance)) for place, chance in most_probable(row, self.width)]
             for row in rows

@@ -93,12 +93,13 @@ class DraftModel:
             return cls(cast(Target, None), **settings)
         return cls(workshop.load_target(options.model), **settings)
 
+    @property
+    def models(self) -> Sequence[Target]:
+        """The draft model, for a memory budget."""
+        return [self.model]
+
     def start(self, request: RequestView) -> Stream:
-        # A text longer than the draft model's context is drafted from nothing; see propose.
-        capacity = min(len(request.prompt) + request.max_new_tokens, self.model.context_length)
-        return Stream(
-            self.model, list(request.prompt), capacity=capacity, ledger=request.ledger, owner="draft model"
-        )
+        return request.stream(self.model, "draft model")
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         growing = [self._begin(job) for job in jobs]

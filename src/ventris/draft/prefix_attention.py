@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables

@@ -9,6 +9,9 @@ from typing import Any
 from ventris.engine.parts import Commit, Drafter, DraftJob, RequestView
 from ventris.engine.tree import TokenTree
 
+NO_ROOM = object()
+"""State of a drafter whose cache did not fit into memory."""
+
 
 class Stack:
     """Asks its drafters in order for each request.
@@ -25,8 +28,14 @@ class Stack:
         self.taps = sorted({layer for d in drafters for layer in d.taps})
         self.tells_beliefs = all(getattr(d, "tells_beliefs", False) for d in drafters)
 
+    @property
+    def models(self) -> list[Any]:
+        """What all drafters compute with besides the target."""
+        return [model for drafter in self.drafters for model in getattr(drafter, "models", ())]
+
     def start(self, request: RequestView) -> list[Any]:
-        return [drafter.start(request) for drafter in self.drafters]
+        """States of all drafters; :data:`NO_ROOM` for one that finds no memory, which then keeps silent."""
+        return [_started(drafter, request) for drafter in self.drafters]
 
     def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
         trees = [TokenTree.root(job.root) for job in jobs]
@@ -34,18 +43,29 @@ class Stack:
         for index, drafter in enumerate(self.drafters):
             if not silent:
                 break
-            asked = [replace(jobs[i], state=jobs[i].state[index]) for i in silent]
-            for i, tree in zip(silent, drafter.propose(asked), strict=True):
+            able = [i for i in silent if jobs[i].state[index] is not NO_ROOM]
+            if not able:
+                continue
+            asked = [replace(jobs[i], state=jobs[i].state[index]) for i in able]
+            for i, tree in zip(able, drafter.propose(asked), strict=True):
                 trees[i] = tree
             silent = [i for i in silent if len(trees[i]) == 1]
         return trees
 
     def observe(self, state: list[Any], commit: Commit) -> None:
         for drafter, own in zip(self.drafters, state, strict=True):
-            drafter.observe(own, commit)
+            if own is not NO_ROOM:
+                drafter.observe(own, commit)
 
     def finish(self, state: list[Any]) -> None:
         """Tell those drafters that want to know."""
         for drafter, own in zip(self.drafters, state, strict=True):
-            if hasattr(drafter, "finish"):
+            if hasattr(drafter, "finish") and own is not NO_ROOM:
                 drafter.finish(own)
+
+
+def _started(drafter: Drafter, request: RequestView) -> Any:
+    try:
+        return drafter.start(request)
+    except MemoryError:
+        return NO_ROOM

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from inspect import getattr_static
 from time import perf_counter
+from typing import Any
 
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
 from ventris.engine.errors import BadInput
-from ventris.engine.parts import Commit, DraftCall, DraftRecord, Load, RequestView, StepCost
+from ventris.engine.ledger import MemoryLedger
+from ventris.engine.parts import Commit, DraftCall, Drafter, DraftRecord, Load, RequestView, StepCost
 from ventris.engine.prefix import PrefixStore, shared_length
 from ventris.engine.randomness import Purpose
 from ventris.engine.request import Completion, FinishReason, Request, Stats
+from ventris.engine.room import HIDDEN_ROWS, Room
 from ventris.engine.sampling import SamplingState
 from ventris.engine.step import PARTS, Running, commit, draft, emit, score, verify
 from ventris.engine.stream import Stream
 from ventris.engine.target import Target
 from ventris.engine.text import Detokenizer, StopMatcher
+from ventris.engine.tree import TokenTree
 from ventris.engine.walk import Walk
-
-LONGEST_FIRST_BLOCK = 512
-"""Output rows reserved at admission when no memory limit is set; longer outputs grow the cache."""
-
-SCRATCH_ROWS = 64
-"""Rows reserved for the nodes of a tree."""
 
 WORTH_WAITING = 32
 """Shared prompt tokens from which a request waits for another one that is just computing them."""
@@ -55,7 +53,8 @@ class Engine:
         target: The model that decides.
         max_batch: Requests that decode side by side; others wait their turn.
         chunk: Prompt tokens read in one step, all requests together.
-        ledger: Books the memory of all caches; give it a limit to bound them.
+        ledger: Books the memory of caches and passes; give it a limit to bound it. A request is then let in
+            when all is reserved that it needs without drafts, and drafts get what is left.
         prefix_bytes: How much memory finished requests' caches may keep for later prompts.
         detokenizer: Makes a detokenizer for one request; needed for text and stop strings.
         clock: Seconds from any beginning; simulations bring their own.
@@ -83,6 +82,7 @@ class Engine:
         self._waiting: deque[tuple[Request, Completion, float]] = deque()
         self._detokenizer = detokenizer
         self._clock = clock
+        self._room = Room(target, self.ledger)
         self._last: StepCost | None = None
 
     # Requests in and out.
@@ -91,7 +91,8 @@ class Engine:
         """Refuse a request that cannot be served; safe to call from any thread.
 
         Raises:
-            BadInput, Incompatible: one line that says why.
+            BadInput, Incompatible: one line that says why; :class:`~ventris.engine.errors.OverBudget` if it
+                needs more memory than the ledger's limit.
         """
         request.check()
         room = self.target.context_length - len(request.prompt)
@@ -106,6 +107,7 @@ class Engine:
         SamplingState(
             request.sampling, (), sorted(request.end_ids), request.max_new_tokens, self.target.vocab_size
         )
+        self._room.check(request, len(request.prompt) + min(request.max_new_tokens, room))
         if request.stop and self._detokenizer is None:
             raise BadInput("stop strings need an engine with a detokenizer; give stop token ids instead")
 
@@ -158,6 +160,7 @@ class Engine:
         for running in list(self.running):
             self._finish(running, "cancelled")
         self.prefixes.clear()
+        self._room.forget_weights()
 
     # One step.
 
@@ -165,23 +168,39 @@ class Engine:
         """Advance every running request by one step."""
         started = self._clock()
         events = self._admit()
-        deciding, reading = self._divide()
-        load = Load(
-            len(deciding),
-            sum(count for _, count in reading) + sum(len(r.stream.pending) - 1 for r in deciding),
-            None if self.ledger.limit is None else self.ledger.limit - self.ledger.total,
-            self.draft_seconds,
-            self._last,
-        )
+        chunk = self._room.chunk(self.running, self.chunk)
+        deciding, reading = self._divide(chunk)
+        others = sum(count for _, count in reading) + sum(len(r.stream.pending) - 1 for r in deciding)
+        drafts = self._room.drafts(deciding, others, chunk)
+        load = Load(len(deciding), others, self.ledger.left, self.draft_seconds, self._last, drafts)
+        with self.ledger.keeping(self._room.step(deciding, others, chunk, drafts)):
+            return [*events, *self._advance(started, deciding, reading, load, chunk)]
+
+    def _advance(
+        self,
+        started: float,
+        deciding: Sequence[Running],
+        reading: Sequence[tuple[Running, int]],
+        load: Load,
+        chunk: int,
+    ) -> list[Event]:
+        """Draft, score, verify and commit."""
+        events: list[Event] = []
         context = sum(running.stream.cache.length for running in self.running)
         calls: dict[str, DraftCall] = {}
         drafting = self._clock()
         try:
             trees = draft(deciding, load, calls.__setitem__, self._clock)
-            scoring = self._clock()
-            scored, read = score(deciding, trees, reading, self.chunk)
+        except MemoryError:
+            # A drafter found no room; the next step may have some.
+            trees = [TokenTree.root(running.stream.pending[-1]) for running in deciding]
+            for running in deciding:
+                running.stream.discard()
+        scoring = self._clock()
+        try:
+            scored, read = score(deciding, trees, reading, chunk)
         except MemoryError as error:
-            return [*events, *self._give_way(error)]
+            return self._give_way(error)
         verifying = self._clock()
         walks: list[tuple[Running, Walk]] = []
         guide_seconds = 0.0
@@ -196,10 +215,8 @@ class Engine:
         for (running, count), result in zip(reading, read, strict=True):
             fed = running.stream.pending[:count]
             running.stream.fed(count)
-            if running.request.drafter is not None:
-                running.request.drafter.observe(
-                    running.draft_state, Commit(None, (), None, fed, result.hidden)
-                )
+            if running.drafter is not None:
+                running.drafter.observe(running.draft_state, Commit(None, (), None, fed, result.hidden))
         verified = self._clock()
         nodes = sum(count for _, count in reading)
         nodes += sum(entry.running.stream.lead + len(entry.tree) for entry in scored)
@@ -208,7 +225,7 @@ class Engine:
             known = self.draft_seconds.get(drafter, call.seconds)
             self.draft_seconds[drafter] = known + 0.1 * (call.seconds - known)
         for running, walk in walks:
-            if running.request.drafter is not None:
+            if running.drafter is not None:
                 running.request.policy.observe(running.record, walk.tree, walk.path, verified - drafting)
             events.append(self._emit(running, walk, len(walks)))
         ended = self._clock()
@@ -227,15 +244,14 @@ class Engine:
                 running.request.trace.steps[-1].seconds = times
         return events
 
-    def _divide(self) -> tuple[list[Running], list[tuple[Running, int]]]:
-        """Who decides on a token in this step, and who reads how many prompt tokens.
+    def _divide(self, room: int) -> tuple[list[Running], list[tuple[Running, int]]]:
+        """Who decides on a token in this step, and who reads how many of ``room`` prompt tokens.
 
         Those who read share the chunk evenly, so a short prompt need not wait for a long one.
         """
         deciding = [running for running in self.running if not running.reading]
         readers = sorted((r for r in self.running if r.reading), key=lambda r: len(r.stream.pending))
         reading = []
-        room = self.chunk
         for place, running in enumerate(readers):
             waiting = len(running.stream.pending) - 1
             # Nobody gets nothing: a step reads at least one token of every prompt.
@@ -271,10 +287,14 @@ class Engine:
             request, completion, _ = self._waiting[0]
             if self._prefix_is_coming(request):
                 break
+            rows_were_kept = self.prefixes.nbytes > 0
             try:
                 running = self._start(request, completion)
+                self.ledger.keep(self._room.standing(running))
             except MemoryError as error:
-                if self.running or self.prefixes.shrink():
+                if self.running or rows_were_kept:
+                    # With fewer rows kept, those that it went on from perhaps, there is more room.
+                    self.prefixes.shrink()
                     break
                 events.append(self._refuse(error))
                 continue
@@ -326,17 +346,23 @@ class Engine:
             request.max_new_tokens,
             self.target.vocab_size,
         )
-        output = request.max_new_tokens
-        if self.ledger.limit is None:
-            output = min(output, LONGEST_FIRST_BLOCK)
-        capacity = len(tokens) + output + SCRATCH_ROWS
+        self._room.weigh(request)
         cache = self._shared_cache(request, tokens)
+        own_rows = view.rows - (cache.length if cache is not None else 0)
+        while self._room.crowded(own_rows) and self.prefixes.shrink():
+            pass
+        with self.ledger.keeping(self._room.least(own_rows)):
+            guides = [(guide.name, guide.start(view)) for guide in sorted(request.guides, key=_masks)]
+        # What the text needs goes before drafts.
+        with self.ledger.keeping(self._room.least(own_rows, guides)):
+            drafter, draft_state = self._start_drafter(request, view)
+        scratch = self._room.scratch(own_rows, guides)
+        capacity = view.rows + scratch
         if cache is not None:
             completion.stats.reused_tokens = cache.length
             cache.expect(capacity)
         stream = Stream(self.target, tokens, request.embeddings, cache, capacity, self.ledger)
         stream.cache.reserve(1)
-        drafter = request.drafter
         detokenizer = self._detokenizer() if self._detokenizer else None
         return Running(
             request=request,
@@ -344,13 +370,28 @@ class Engine:
             stream=stream,
             sampling=sampling,
             completion=completion,
-            guides=[(guide.name, guide.start(view)) for guide in sorted(request.guides, key=_masks)],
-            draft_state=drafter.start(view) if drafter else None,
+            guides=guides,
+            drafter=drafter,
+            draft_state=draft_state,
             record=DraftRecord(view, drafter.name if drafter else ""),
             detokenizer=detokenizer,
             stops=StopMatcher(request.stop),
             admitted=self._clock(),
+            scratch=scratch,
         )
+
+    def _start_drafter(self, request: Request, view: RequestView) -> tuple[Drafter | None, Any]:
+        """The request's drafter with its state, or ``None`` where there is none or no memory for it."""
+        if request.drafter is None:
+            return None, None
+        hidden = self._room.hidden(view, request.drafter.taps)
+        try:
+            with self.ledger.keeping(hidden):
+                state = request.drafter.start(view)
+            self.ledger.charge(HIDDEN_ROWS, hidden)
+        except MemoryError:
+            return None, None
+        return request.drafter, state
 
     def _shared_cache(self, request: Request, tokens: list[int]) -> KVCache | None:
         """A fork of the longest known cache for a beginning of the prompt, the root left out."""
@@ -400,6 +441,8 @@ class Engine:
             if getattr_static(state, "valid", None) is not None
         ]
         self.running.remove(running)
+        self.ledger.keep(-self._room.standing(running))
+        self.ledger.charge(HIDDEN_ROWS, -self._room.hidden(running.view, running.taps))
         cache = running.stream.cache
         kept = running.view.tokens[: cache.length]
         whole = reason in ("stop", "length") and not running.request.embeddings and cache.length
@@ -410,7 +453,7 @@ class Engine:
         for _, state in running.guides:
             for stream in getattr(state, "streams", ()):
                 stream.cache.release()
-        finish = getattr(running.request.drafter, "finish", None)
+        finish = getattr(running.drafter, "finish", None)
         if finish is not None:
             finish(running.draft_state)
 

@@ -9,6 +9,11 @@ from mmap import ACCESS_COPY, mmap
 import torch
 from torch import Tensor
 
+from ventris.engine.ledger import MemoryLedger
+
+SMALLEST_BLOCK = 16
+"""Rows of a block at least."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
@@ -24,39 +29,6 @@ class CacheLayout:
     def row_bytes(self) -> int:
         """Bytes that one position takes over all layers, keys and values."""
         return self.layers * 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
-
-
-class MemoryLedger:
-    """Counts bytes by named owner, and refuses what would pass the limit.
-
-    Args:
-        limit: Bytes that all owners together may hold; ``None`` for no limit.
-    """
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.limit = limit
-        self.held: dict[str, int] = {}
-        self.peak = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes held by all owners."""
-        return sum(self.held.values())
-
-    def charge(self, owner: str, size: int) -> None:
-        """Book ``size`` bytes (negative: give back) on ``owner``.
-
-        Raises:
-            MemoryError: when the limit would be passed; nothing is booked then.
-        """
-        total = self.total + size
-        if size > 0 and self.limit is not None and total > self.limit:
-            raise MemoryError(
-                f"the cache of {owner!r} needs {size:,} more bytes, but the budget of {self.limit:,} "
-                f"bytes has {self.limit - self.total:,} left; raise the budget or shorten the request"
-            )
-        self.held[owner] = self.held.get(owner, 0) + size
-        self.peak = max(self.peak, total)
 
 
 LARGE_BLOCK = 256 * 1024
@@ -80,11 +52,12 @@ class Storage:
     """One contiguous block of cache rows, ``data: [layers, 2, kv_heads, capacity, head_dim]``.
 
     Keys are index 0 and values index 1 of the second axis. ``users`` counts the caches that read the
-    block; a cache writes only into a block of which it is the sole user, which is what makes a fork
-    copy-on-write.
+    block. Of several, one may append (the one that opened it, :attr:`Span.appends`), and only behind the
+    ``shared`` rows that others read; that is what makes a fork copy-on-write and still leaves the cache that
+    was forked the room that it reserved.
     """
 
-    __slots__ = ("capacity", "data", "ledger", "owner", "users")
+    __slots__ = ("capacity", "data", "ledger", "owner", "shared", "users")
 
     def __init__(self, layout: CacheLayout, capacity: int, ledger: MemoryLedger, owner: str) -> None:
         ledger.charge(owner, capacity * layout.row_bytes)
@@ -93,6 +66,7 @@ class Storage:
         self.ledger = ledger
         self.owner = owner
         self.users = 1
+        self.shared = 0
 
     @property
     def nbytes(self) -> int:
@@ -113,12 +87,24 @@ class Span:
         first_position: Position of row 0 when the rows are consecutive.
         positions: int32 ``[layers, used]`` when they are not (rows were dropped); such a span is
             closed: nothing is appended to it.
+        appends: True for the cache that opened the storage; forks open blocks of their own.
     """
 
     storage: Storage
     used: int
     first_position: int
     positions: Tensor | None = None
+    appends: bool = True
+
+    @property
+    def writable(self) -> bool:
+        """True if rows behind the used ones may be written: nobody else reads or writes them.
+
+        A fork does not take over a block when it comes to be the only one to read it: it has been told how
+        many rows to expect, and opens a block for all of them.
+        """
+        unread = self.storage.users == 1 or self.used >= self.storage.shared
+        return self.positions is None and self.appends and unread
 
 
 class KVCache:
@@ -127,6 +113,16 @@ class KVCache:
     The committed rows are a list of spans, usually one. A forward pass writes the rows of its nodes
     behind the last committed row (the scratch region); :meth:`commit` then keeps the rows of the
     accepted path. Rows that are not committed are overwritten by the next forward.
+
+    Where the ledger has a limit, a new cache takes all its rows at once, so that what was let in does not run
+    out of memory half-way.
+
+    Args:
+        capacity: Rows that the first block has room for.
+        owner: On whom the ledger books them.
+
+    Raises:
+        MemoryError: if the ledger has a limit and the rows do not fit.
 
     Attributes:
         length: Number of committed rows.
@@ -148,6 +144,8 @@ class KVCache:
         self.next_position = 0
         self.spans: list[Span] = []
         self._hint = max(capacity, 1)
+        if self.ledger.limit is not None:
+            self.reserve(1)
 
     def begin_at(self, position: int) -> None:
         """Let the first row stand at ``position``, as if the rows before it had been dropped.
@@ -176,15 +174,15 @@ class KVCache:
         """
         if self.spans:
             tail = self.spans[-1]
-            writable = tail.storage.users == 1 and tail.positions is None
+            writable = tail.writable
             if writable and tail.used + nodes <= tail.storage.capacity:
                 return tail
-            if writable:
+            if writable and tail.storage.users == 1:
                 return self._grow(tail, tail.used + nodes)
-        capacity = max(self._hint - self.length, nodes, 16)
+        capacity = max(self._hint - self.length, nodes, SMALLEST_BLOCK)
         fresh = Span(Storage(self.layout, capacity, self.ledger, self.owner), 0, self.next_position)
         if self.spans and filled:
-            # The rows were scored before the block came to be shared; the other user may overwrite them.
+            # A half-built draft moves along into the block in which it is finished.
             scratch = self.spans[-1].storage.data[..., self.spans[-1].used :, :]
             fresh.storage.data[..., :filled, :] = scratch[..., :filled, :]
         if self.spans and self.spans[-1].used == 0:
@@ -244,15 +242,22 @@ class KVCache:
     def fork(self) -> KVCache:
         """A second cache with the same rows; neither sees what the other appends.
 
-        Nothing is copied: both read the same blocks and open a block of their own when they append.
+        Nothing is copied: both read the same blocks. This cache goes on in its last one, behind the rows that
+        the twin reads; the twin opens a block of its own when it appends.
         """
-        twin = KVCache(self.layout, self._hint, self.ledger, self.owner)
+        twin = KVCache(self.layout, self._hint, None, self.owner)
+        twin.ledger = self.ledger
         twin.length = self.length
         twin.next_position = self.next_position
         for span in self.spans:
             if span.used:
-                span.storage.users += 1
-                twin.spans.append(Span(span.storage, span.used, span.first_position, span.positions))
+                storage = span.storage
+                if storage.users == 1:
+                    # Whoever else read the block is gone.
+                    storage.shared = 0
+                storage.users += 1
+                storage.shared = max(storage.shared, span.used)
+                twin.spans.append(Span(storage, span.used, span.first_position, span.positions, False))
         return twin
 
     def keep(self, rows: Tensor) -> None:

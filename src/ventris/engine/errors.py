@@ -11,6 +11,10 @@ class BadInput(VentrisError):
     """Something the caller gave cannot be used: a model, a file, a number, a name."""
 
 
+class OverBudget(BadInput):
+    """A request needs more memory than there may ever be."""
+
+
 class Incompatible(VentrisError):
     """Two parts that cannot work together, found when they are put together.
 

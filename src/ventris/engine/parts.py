@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from ventris.engine.cache import MemoryLedger
+from ventris.engine.footprint import LONGEST_FIRST_BLOCK, SCRATCH_ROWS
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.randomness import PositionRandomness, Purpose
 from ventris.engine.sampling import Sampling
 from ventris.engine.stream import Stream
@@ -43,6 +44,24 @@ class RequestView:
     ledger: MemoryLedger
     draft_purpose: Purpose = Purpose.DRAFT
     keep_beliefs: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Cache rows to reserve for the text: all that it may come to where memory is limited."""
+        output = self.max_new_tokens
+        if self.ledger.limit is None:
+            output = min(output, LONGEST_FIRST_BLOCK)
+        return len(self.prompt) + output
+
+    def stream(self, model: Target, owner: str) -> Stream:
+        """The request in a further model, with room for its text and the trees behind it.
+
+        Raises:
+            MemoryError: if memory is limited and the rows do not fit.
+        """
+        # A text longer than the model's context can only be gone along with so far.
+        capacity = min(self.rows, model.context_length) + SCRATCH_ROWS
+        return Stream(model, list(self.prompt), capacity=capacity, ledger=self.ledger, owner=owner)
 
     @property
     def generated(self) -> int:
@@ -138,6 +157,10 @@ class Drafter(Protocol):
 
     An optional method ``finish(state)`` is called when the request ends, to give memory back. An optional
     attribute ``tells_beliefs`` says that its trees have :attr:`TokenTree.beliefs` where they are asked for.
+    An optional attribute ``models`` lists what else it computes with; a memory budget counts their
+    ``weight_bytes``.
+    Where memory is limited, ``start`` and ``propose`` may raise :class:`MemoryError`: the request then goes
+    on without drafts, for good or for one step.
     """
 
     name: str
@@ -221,6 +244,8 @@ class Guide(Protocol):
     Attributes:
         name: As in the registry.
         masks: True if it forbids tokens; such guides are applied after those that do arithmetic.
+
+    An optional attribute ``models`` lists the models that its states run; a memory budget counts them.
     """
 
     name: str
@@ -280,6 +305,10 @@ class StepCost:
     drafts: Mapping[str, DraftCall]
 
 
+MOST_DRAFTS = 1 << 30
+"""Stands for no limit on drafted nodes."""
+
+
 @dataclass(slots=True)
 class Load:
     """The batch as a policy sees it.
@@ -290,6 +319,7 @@ class Load:
         memory_left: Bytes left in the ledger, ``None`` without a limit.
         draft_seconds: Running mean of what a drafting call took, by drafter.
         last: The step before this one, ``None`` at first; the same object until a further step is done.
+        drafts: Drafted nodes of each request that fit into memory; the engine allows no more.
     """
 
     running: int
@@ -297,6 +327,7 @@ class Load:
     memory_left: int | None = None
     draft_seconds: dict[str, float] = field(default_factory=dict)
     last: StepCost | None = None
+    drafts: int = MOST_DRAFTS
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ventris.engine.cache import MemoryLedger
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
 from ventris.engine.request import Request
 from ventris.engine.sampling import Row, SamplingState, log_probability

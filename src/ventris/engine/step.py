@@ -15,6 +15,7 @@ from ventris.engine.parts import (
     Budget,
     Commit,
     DraftCall,
+    Drafter,
     DraftJob,
     DraftRecord,
     GuideState,
@@ -24,7 +25,7 @@ from ventris.engine.parts import (
 )
 from ventris.engine.request import Completion, Request, TokenLogprob
 from ventris.engine.sampling import SamplingState, log_probability, most_probable
-from ventris.engine.stream import ForwardResult, Stream, forward
+from ventris.engine.stream import ForwardResult, Stream, catch_up, forward
 from ventris.engine.target import Rows
 from ventris.engine.text import Detokenizer, StopMatcher
 from ventris.engine.trace import StepTrace
@@ -44,11 +45,15 @@ class Running:
     sampling: SamplingState
     completion: Completion
     guides: list[tuple[str, GuideState]]
+    drafter: Drafter | None
+    """That of the request; ``None`` also where its cache found no room."""
     draft_state: Any
     record: DraftRecord
     detokenizer: Detokenizer | None
     stops: StopMatcher
     admitted: float
+    scratch: int
+    """Rows that the cache holds for a tree besides those of the whole text."""
     piece: str = ""
     new_tokens: list[int] = field(default_factory=list)
     dictated: list[int] = field(default_factory=list)
@@ -62,7 +67,7 @@ class Running:
     @property
     def taps(self) -> Sequence[int]:
         """Target layers that the drafter wants to see."""
-        return self.request.drafter.taps if self.request.drafter else ()
+        return self.drafter.taps if self.drafter else ()
 
 
 @dataclass(slots=True)
@@ -88,8 +93,8 @@ def draft(
     """
     for running in batch:
         if _takes_dictation(running):
-            _take_dictation(running)
-    trees = [_forced_draft(running) for running in batch]
+            _take_dictation(running, load.drafts)
+    trees = [_forced_draft(running, load.drafts) for running in batch]
     able = [i for i, running in enumerate(batch) if len(trees[i]) == 1 and _may_draft(running)]
     if not able:
         return trees
@@ -98,9 +103,10 @@ def draft(
         planned = policy.plan([batch[i].record for i in members], load)
         for i, budget in zip(members, planned, strict=True):
             # The last token allowed is the target's own, so a draft need not reach it.
-            budgets[i] = budget.minimum(Budget(budget.nodes, batch[i].view.remaining - 1))
+            depth = min(batch[i].view.remaining - 1, load.drafts)
+            budgets[i] = budget.minimum(Budget(load.drafts, depth))
     drafting = [i for i in able if budgets[i].minimum(NO_DRAFT) != budgets[i]]
-    for drafter, members in _by_part(drafting, lambda i: batch[i].request.drafter):
+    for drafter, members in _by_part(drafting, lambda i: batch[i].drafter):
         started = clock()
         jobs = [_draft_job(batch[i], budgets[i]) for i in members]
         proposed = drafter.propose(jobs)
@@ -119,13 +125,13 @@ def draft(
 def _may_draft(running: Running) -> bool:
     # While prompt tokens wait, a drafter that reads hidden rows has not seen the root's yet.
     ready = not (running.reading and running.taps)
-    return running.request.drafter is not None and ready and running.view.remaining > 1
+    return running.drafter is not None and ready and running.view.remaining > 1
 
 
-def _forced(running: Running, state: GuideState) -> list[int]:
+def _forced(running: Running, state: GuideState, most: int) -> list[int]:
     """Tokens that a guide says must follow, short of the last one allowed."""
     forced = getattr(state, "forced", None)
-    return forced()[: running.view.remaining - 1] if forced else []
+    return forced()[: min(running.view.remaining - 1, most)] if forced else []
 
 
 def _takes_dictation(running: Running) -> bool:
@@ -141,21 +147,21 @@ def _takes_dictation(running: Running) -> bool:
     )
 
 
-def _take_dictation(running: Running) -> None:
+def _take_dictation(running: Running, most: int) -> None:
     """Take what the guide forces, so that the next tree grows behind it.
 
     Under the guide these tokens have all the mass. They wait in the stream like tokens of a prompt, and
     enter the cache with the next tree, without logits of their own.
     """
     ((name, state),) = running.guides
-    tokens = _forced(running, state)
+    tokens = _forced(running, state, most)
     if not tokens:
         return
     tree = TokenTree.chain([running.stream.pending[-1], *tokens[:-1]], name)
     path = range(len(tree))
     running.stream.advance(tree, path, tokens[-1])
-    if running.request.drafter is not None:
-        running.request.drafter.observe(running.draft_state, Commit(tree, path, tokens[-1], ()))
+    if running.drafter is not None:
+        running.drafter.observe(running.draft_state, Commit(tree, path, tokens[-1], ()))
     for token in tokens:
         state.advance(token)
         running.sampling.advance(token)
@@ -163,11 +169,11 @@ def _take_dictation(running: Running) -> None:
     running.dictated += tokens
 
 
-def _forced_draft(running: Running) -> TokenTree:
+def _forced_draft(running: Running, most: int) -> TokenTree:
     """The root with the tokens that a guide says must follow; a draft that costs nothing to make."""
     root = running.stream.pending[-1]
     for name, state in running.guides:
-        if tokens := _forced(running, state):
+        if tokens := _forced(running, state, most):
             return TokenTree.chain([root, *tokens], name)
     return TokenTree.root(root)
 
@@ -202,7 +208,7 @@ def _by_part(indices: Sequence[int], part_of: Callable[[int], Any]) -> list[tupl
 
 
 def _draft_job(running: Running, budget: Budget) -> DraftJob:
-    guided = getattr(running.request.drafter, "guided", False)
+    guided = getattr(running.drafter, "guided", False)
     forks = [state.fork() for _, state in running.guides if hasattr(state, "fork")] if guided else []
     stream = running.stream
     return DraftJob(running.view, running.draft_state, budget, stream.pending[-1], forks, stream)
@@ -225,9 +231,7 @@ def score(
         entries.append((running.stream, running.stream.rows(tree, range(len(tree))), taps))
         owners.append((index, 0))
         for stream in {id(s): s for need in needs for s in need.streams}.values():
-            while len(stream.pending) > chunk:
-                forward([(stream, stream.feed(chunk), ())])
-                stream.fed(chunk)
+            catch_up(stream, chunk)
             entries.append((stream, stream.rows(tree, range(len(tree))), ()))
             owners.append((index, id(stream)))
     for running, count in reading:
@@ -280,7 +284,7 @@ def commit(scored: Scored, walk: Walk) -> None:
     streams = {id(s): s for _, state in running.guides for s in getattr(state, "streams", ())}
     for guide_stream in streams.values():
         guide_stream.advance(tree, path, walk.taken[-1])
-    drafter = running.request.drafter
+    drafter = running.drafter
     if drafter is not None:
         rows = [*range(lead), *(lead + node for node in path)]
         hidden = {layer: scored.result.hidden[layer][rows] for layer in drafter.taps}

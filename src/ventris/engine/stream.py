@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from ventris.engine.begun import Begun, forward_from_begun
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
+from ventris.engine.footprint import Footprint
+from ventris.engine.ledger import PASSES, MemoryLedger
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
 
@@ -194,15 +197,36 @@ def forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[Forwa
         entries: Stream, its rows, and the layers to tap for it.
 
     Raises:
-        MemoryError: if a cache cannot grow. The streams have forgotten this step's tree then, as after
-            :meth:`Stream.discard`: none of its rows may be taken for run.
+        MemoryError: if a cache cannot grow, or the passes do not fit. The streams have forgotten this step's
+            tree then, as after :meth:`Stream.discard`: none of its rows may be taken for run.
     """
     try:
-        return _forward(entries)
+        with ExitStack() as stack:
+            for ledger, size in _passes([rows for _, rows, _ in entries], [s.target for s, _, _ in entries]):
+                stack.enter_context(ledger.holding(PASSES, size))
+            return _forward(entries)
     except MemoryError:
         for stream, _, _ in entries:
             stream.discard()
         raise
+
+
+def _passes(batch: Sequence[Rows], targets: Sequence[Target]) -> Iterator[tuple[MemoryLedger, int]]:
+    """What rows take besides the caches, for ledgers with a limit; logits of one model stay for the next."""
+    for rows, target in zip(batch, targets, strict=True):
+        if rows.cache.ledger.limit is not None:
+            yield rows.cache.ledger, Footprint.of(target).rows([rows])
+
+
+def catch_up(stream: Stream, most: int) -> None:
+    """Feed pending tokens in passes of ``most``, until no more than that are left for the next pass.
+
+    Raises:
+        MemoryError: as :func:`forward`.
+    """
+    while len(stream.pending) > most:
+        forward([(stream, stream.feed(most), ())])
+        stream.fed(most)
 
 
 def _forward(entries: Sequence[tuple[Stream, Rows, Sequence[int]]]) -> list[ForwardResult]:
@@ -238,10 +262,14 @@ def begin(entries: Sequence[tuple[Stream, TokenTree, Sequence[int]]], layer: int
 
     Raises:
         Incompatible: if the target cannot run some of its layers.
+        MemoryError: if the pass does not fit.
     """
-    batch = [stream.rows(tree, nodes) for stream, tree, nodes in entries]
+    batch = [replace(stream.rows(tree, nodes), wanted=()) for stream, tree, nodes in entries]
     target = entries[0][0].target
-    hidden, _ = target.run_layers(batch, target.embed(batch), 0, layer)
+    with ExitStack() as stack:
+        for ledger, size in _passes(batch, [target] * len(batch)):
+            stack.enter_context(ledger.holding(PASSES, size))
+        hidden, _ = target.run_layers(batch, target.embed(batch), 0, layer)
     parts = list(torch.split(hidden, [len(rows.tokens) for rows in batch]))
     for (stream, _, _), rows in zip(entries, parts, strict=True):
         before = [stream.begun.hidden] if stream.begun is not None else []

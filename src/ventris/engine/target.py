@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import KVCache, MemoryLedger
+from ventris.engine.cache import KVCache
+from ventris.engine.ledger import MemoryLedger
 
 
 @dataclass(slots=True)

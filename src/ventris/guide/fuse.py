@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ventris.engine.errors import BadInput
 from ventris.engine.parts import Needs, NodeView, RequestView
-from ventris.engine.stream import Stream
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 
@@ -117,10 +116,7 @@ def _check(rule: Rule, tuned: bool) -> None:
 class _Fusing:
     def __init__(self, guide: Fuse, request: RequestView) -> None:
         self.guide = guide
-        self.streams = [
-            Stream(model, list(request.prompt), ledger=request.ledger, owner="fused model")
-            for model in guide.models
-        ]
+        self.streams = [request.stream(model, "fused model") for model in guide.models]
 
     def needs(self, tree: TokenTree) -> Needs:
         return Needs(streams=self.streams)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import KVCache, MemoryLedger, Storage
+from ventris.engine.cache import KVCache, Storage
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores
 from ventris.models.row_geometry import check_tokens, scratch_positions
 from ventris.models.torch_decoder import Slot, TorchDecoder
@@ -78,6 +79,7 @@ class GraphedDecoder:
         self.num_layers = decoder.num_layers
         self.context_length = decoder.context_length
         self.device = decoder.device
+        self.weight_bytes = decoder.weight_bytes
         self.storage: Storage | None = None
         self.steps: dict[tuple[int, int, tuple[int, ...]], Step] = {}
         self.pool: Any = torch.cuda.graph_pool_handle() if capture else None

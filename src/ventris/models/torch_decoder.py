@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger, Span
+from ventris.engine.cache import CacheLayout, KVCache, Span
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
 from ventris.models.cross_attention import lent_views
@@ -106,6 +107,8 @@ class TorchDecoder:
         self.layers = [loader.layer(i) for i in range(config.num_layers)]
         self.final_norm = loader.norm("model.norm")
         self.lm_head = Linear(self.embedding) if config.tied_head else loader.linear(False, "lm_head")
+        reordered = self.embedding.nbytes if config.tied_head and self.lm_head.packed else 0
+        self.weight_bytes = loader.nbytes + reordered
         self.rope = {
             theta: tuple(table.to(self.device, self.wide) for table in self._tables(theta))
             for theta in {layer.theta for layer in self.layers}

@@ -91,11 +91,14 @@ class Loader:
     weights: Weights
     dtype: torch.dtype
     device: torch.device
+    nbytes: int = 0
 
     def matrix(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         if name not in self.weights:
             raise BadInput(f"the {self.config.family} checkpoint has no weight {name!r}")
-        return dense(self.weights[name], dtype or self.dtype).to(self.device)
+        matrix = dense(self.weights[name], dtype or self.dtype).to(self.device)
+        self.nbytes += matrix.nbytes
+        return matrix
 
     def linear(self, bias: bool, *names: str) -> Linear:
         """One matrix that holds the rows of all ``names``."""

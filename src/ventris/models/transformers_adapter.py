@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger, Span
+from ventris.engine.cache import CacheLayout, KVCache, Span
 from ventris.engine.errors import BadInput, Incompatible
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores
 from ventris.models.row_geometry import check_tokens, scratch_positions, visible_rows
 
@@ -46,6 +47,7 @@ class TransformersTarget:
         if reason:
             self._refuse(reason)
         self.device = model.device
+        self.weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
         self.num_layers = self.config.num_hidden_layers
         self.hidden_size = self.config.hidden_size
         self.context_length = getattr(self.config, "max_position_embeddings", None) or sys.maxsize

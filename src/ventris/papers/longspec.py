@@ -22,8 +22,8 @@ from ventris.bench.settings import read_settings
 from ventris.bench.summary import summarize
 from ventris.draft.checkpoint import find_checkpoint
 from ventris.draft.decoder_beside import config_of
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Target
 from ventris.model import Model
 from ventris.models.merged_attention import attend_parts

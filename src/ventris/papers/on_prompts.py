@@ -54,12 +54,13 @@ class OnPrompts:
         Args:
             questions: Some of the questions; all when not given.
         """
-        ask = asker(self.model.tokenizer)
         given = {"max_new_tokens": self.settings.max_new_tokens, "temperature": self.settings.temperature}
-        return [
-            self.model.generate(ask(question).prompt(0), **{**given, **settings})
-            for question in (self.questions if questions is None else questions)
-        ]
+        return [self.model.generate(prompt, **{**given, **settings}) for prompt in self.prompts(questions)]
+
+    def prompts(self, questions: Sequence[Question] | None = None) -> list[list[int]]:
+        """First turns as token ids, through the chat template; of all questions when none are given."""
+        ask = asker(self.model.tokenizer)
+        return [ask(question).prompt(0) for question in (self.questions if questions is None else questions)]
 
     def tokens_per_pass(self, draft: Any, **settings: Any) -> float:
         """Output tokens by passes of the target, with the whole draft in each step."""

@@ -14,6 +14,7 @@ REPRODUCTIONS: dict[str, str] = {
     "medusa": "ventris.papers.draft_heads:reproduce_medusa",
     "omnidraft": "ventris.papers.omnidraft:reproduce_omnidraft",
     "smartspec": "ventris.papers.smartspec:reproduce_smartspec",
+    "specmemo": "ventris.papers.specmemo:reproduce_specmemo",
     "spectr": "ventris.papers.spectr:reproduce_spectr",
 }
 """Slug to ``"module:function"``. The function takes the options as keywords and returns a Reproduction.

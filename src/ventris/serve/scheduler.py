@@ -10,7 +10,8 @@ from threading import Condition, Thread
 from time import monotonic
 from typing import Protocol
 
-from ventris.engine.batch import SCRATCH_ROWS, Engine, Event
+from ventris.engine.batch import Engine, Event
+from ventris.engine.errors import OverBudget
 from ventris.engine.request import Completion, Request
 from ventris.serve.errors import ApiError
 from ventris.serve.fair_queue import FairQueue
@@ -106,20 +107,10 @@ class Scheduler:
             BadInput, Incompatible: as :meth:`Engine.check`.
             ApiError: if its caches can never fit the memory for them.
         """
-        engine = self._engine
-        engine.check(request)
-        limit = engine.ledger.limit
-        room = engine.target.context_length - len(request.prompt)
-        rows = len(request.prompt) + min(request.max_new_tokens, room)
-        needed = (rows + SCRATCH_ROWS) * engine.target.new_cache(1).layout.row_bytes
-        if limit is not None and needed > limit:
-            raise ApiError(
-                400,
-                f"prompt and answer of {rows} tokens need {needed:,} bytes of cache and the server has "
-                f"{limit:,}; ask for a shorter answer",
-                "too_large",
-                "max_tokens",
-            )
+        try:
+            self._engine.check(request)
+        except OverBudget as error:
+            raise ApiError(400, str(error), "too_large", "max_tokens") from error
 
     def submit(self, job: Job) -> None:
         """Queue a job; its answers are told to ``job.tell``.

@@ -12,8 +12,8 @@ from threading import Thread
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ventris.engine.cache import MemoryLedger
 from ventris.engine.errors import VentrisError
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.request import Completion, Request
 from ventris.serve.answers import Answer, TokenTexts
 from ventris.serve.errors import ApiError
@@ -83,7 +83,8 @@ class Service:
         settings = self.settings
         return self.model.engine(
             settings.max_batch,
-            MemoryLedger(settings.cache_mib * MIB),
+            # A budget for everything goes before one for caches alone.
+            None if self.model.memory_budget is not None else MemoryLedger(settings.cache_mib * MIB),
             min(settings.prefix_mib, settings.cache_mib) * MIB,
             settings.chunk,
         )

@@ -198,7 +198,7 @@ def _plain(state: Any) -> dict[str, Any]:
 
 
 def _view(target: Target) -> RequestView:
-    from ventris.engine.cache import MemoryLedger
+    from ventris.engine.ledger import MemoryLedger
 
     return RequestView(target, PROMPT, list(PROMPT), Sampling(), 8, frozenset(), MemoryLedger())
 

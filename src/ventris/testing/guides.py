@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ventris.engine.parts import Needs, NodeView, RequestView
-from ventris.engine.stream import Stream
 from ventris.engine.target import Target
 from ventris.engine.tree import TokenTree
 
@@ -56,6 +55,7 @@ class Amateur:
     def __init__(self, model: Target, weight: float = 0.5) -> None:
         self.model = model
         self.weight = weight
+        self.models = [model]
 
     def start(self, request: RequestView) -> _AmateurState:
         return _AmateurState(self, request)
@@ -64,7 +64,7 @@ class Amateur:
 class _AmateurState:
     def __init__(self, guide: Amateur, request: RequestView) -> None:
         self.guide = guide
-        self.streams = [Stream(guide.model, request.prompt, ledger=request.ledger, owner="amateur")]
+        self.streams = [request.stream(guide.model, "amateur")]
 
     def needs(self, tree: TokenTree) -> Needs:
         return Needs(streams=self.streams)

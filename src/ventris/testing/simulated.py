@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.cache import CacheLayout, KVCache
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Rows, Scores
 from ventris.engine.tree import TokenTree

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.cache import CacheLayout, KVCache
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.randomness import uniform
 from ventris.engine.target import Rows, Scores
 

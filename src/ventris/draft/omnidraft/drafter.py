@@ -134,6 +134,11 @@ class OmniDraft:
         """The two vocabularies."""
         return self.translator.map
 
+    @property
+    def models(self) -> Sequence[Target]:
+        """The draft model, for a memory budget."""
+        return [self.model]
+
     def start(self, request: RequestView) -> Session:
         if EMBEDDED in request.prompt:
             return Session(request, None, [])

@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import CacheLayout, KVCache, MemoryLedger
+from ventris.engine.cache import CacheLayout, KVCache
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.sampling import Row
 from ventris.engine.target import Rows, Scores
 from ventris.models.config import DecoderConfig
