@@ -33,6 +33,13 @@ CHECKED: dict[str, Any] = {
         "required": ["a", "b"],
         "additionalProperties": False,
     },
+    # Behind a "0" no digit can follow, so that it is refused with the bracket that it forces.
+    "a digit": {
+        "type": "object",
+        "properties": {"b": {"type": "integer", "not": {"multipleOf": 3}}},
+        "required": ["b"],
+        "additionalProperties": False,
+    },
     "a string": {"type": "string", "not": {"pattern": "a"}},
     "a nested array": {"type": "object", "properties": {"x": UNIQUE}, "required": ["x"]},
 }
@@ -70,7 +77,7 @@ def test_without_the_check_such_texts_end_broken(monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_cannot_end_otherwise_ends_and_is_told_invalid() -> None:
-    guide = JsonSchema({"enum": ["ab", "red"], "not": {"pattern": "b|d"}})
+    guide = JsonSchema({"enum": ["ab", "red", "rex"], "not": {"pattern": "b|e"}})
     [done] = decode([guide])
     assert done.finish_reason == "stop"
     assert done.valid is False

@@ -1,20 +1,24 @@
 """A text with rules that no mask keeps: a token that would end it with one of them broken is refused.
 
 The masks of the grammar leave such rules to a check of the whole text. Wherever a token would end the text
-for good, that check is made before the token is allowed; an end token, before the text may end. So a text
-that ends keeps every rule, unless nothing but that ending could follow: then the text ends and is told
-invalid. A rule that was broken half-way is noticed at the end alone, and the text goes on while it has room.
+for good, alone or with the text that it forces, that check is made before the token is allowed; an end token,
+before the text may end. So a text that ends keeps every rule, unless nothing but that ending could follow:
+then the text ends and is told invalid. A rule that was broken half-way is noticed at the end alone, and the
+text goes on while it has room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from torch import Tensor
 
+from ventris.engine.parts import NodeView
 from ventris.guide.closing import ends_with
-from ventris.guide.hard_state import Form, HardState
+from ventris.guide.hard_state import CANDIDATES, Form, HardState
 from ventris.guide.matcher import Matcher
 from ventris.guide.vocabulary import Vocabulary
 
@@ -65,19 +69,39 @@ class CheckedState(HardState):
     def spoils(self, token: int) -> bool:
         if token in self._ends:
             return not self.keeps(())
-        last = self._vocabulary.last_bytes[token]
-        return last in self._guide.last_bytes(self.text()) and self._ends_badly(token)
+        ending = self._only_ending(token)
+        return ending is not None and not self.keeps(ending)
 
-    def _ends_badly(self, token: int) -> bool:
-        return self._ends_text(token) and not self.keeps((token,)) and not self._goes_on(token)
+    def _only_ending(self, token: int) -> tuple[int, ...] | None:
+        """The token with what must follow it, where that is the end of the text; ``None`` elsewhere."""
+        behind = self._matcher.deep_copy()
+        if behind.try_consume_tokens([token]) != 1:
+            return None
+        forced = list(takewhile(lambda t: t not in self._vocabulary.end_ids, behind.compute_ff_tokens()))
+        if forced and behind.try_consume_tokens(forced) != len(forced):
+            return None
+        return (token, *forced) if behind.is_accepting() and not self._goes_on(behind) else None
+
+    def adjust(self, logits: Tensor, view: NodeView) -> Tensor:
+        """As without checks; of the likeliest tokens those are forbidden too whose only ending is broken."""
+        logits = super().adjust(logits, view)
+        if self.broken or self.ended:
+            return logits
+        row = logits.numpy()
+        allowed = np.flatnonzero(np.isfinite(row[: self._vocabulary.size]))
+        likely = allowed[np.argsort(-row[allowed], kind="stable")][:CANDIDATES].tolist()
+        endings = {t: ending for t in likely if t not in self._ends and (ending := self._only_ending(t))}
+        kept = self._keeps_each(list(endings.values()))
+        spoiling = [token for token, whole in zip(endings, kept, strict=True) if not whole]
+        if len(spoiling) < allowed.size:
+            row[spoiling] = -np.inf
+        return logits
 
     def _ends_text(self, token: int) -> bool:
         return ends_with(self._matcher, self._vocabulary, [token])
 
-    def _goes_on(self, token: int) -> bool:
-        """Whether the whole text behind a token can become another one, as a number by one more digit."""
-        behind = self._matcher.deep_copy()
-        behind.try_consume_tokens([token])
+    def _goes_on(self, behind: Matcher) -> bool:
+        """Whether a whole text can become another one, as a number by one more digit."""
         allowed = np.frombuffer(bytes(behind.compute_bitmask()), dtype=np.uint8)
         follows = np.unpackbits(allowed, count=self._vocabulary.size, bitorder="little").view(np.bool_)
         # Blanks and end tokens change nothing any more.
@@ -93,7 +117,8 @@ class CheckedState(HardState):
         may_end = np.isin(self._vocabulary.last_bytes[:size], last) & ~forbidden[:size]
         ending = [token for token in np.flatnonzero(may_end).tolist() if self._ends_text(token)]
         kept = self._keeps_each([(token,) for token in ending])
-        spoiling = [t for t, whole in zip(ending, kept, strict=True) if not (whole or self._goes_on(t))]
+        broken = [token for token, whole in zip(ending, kept, strict=True) if not whole]
+        spoiling = [token for token in broken if self._only_ending(token)]
         spoiling += [t for t in self._ends if t < width and not forbidden[t] and not self.keeps(())]
         left = forbidden.copy()
         left[spoiling] = True

@@ -156,7 +156,7 @@ class HardState:
         if allowed.size * SPARSE > len(row):
             return None
         token = int(allowed[row[allowed].argmax()]) if allowed.size else -1
-        return token if token >= 0 and math.isfinite(row[token]) else None
+        return token if token >= 0 and math.isfinite(row[token]) and not self.spoils(token) else None
 
     def _leaves(self, token: int) -> bool:
         """Whether a token may follow where nothing is forced."""
