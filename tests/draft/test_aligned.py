@@ -20,7 +20,8 @@ from ventris.engine.tree import TokenTree
 from ventris.testing import check_drafter, checks
 from ventris.testing.checks import law_error, run
 from ventris.testing.toy import ToyTarget
-from ventris.train.aligned import _kept, kept_layers
+from ventris.train.aligned import kept_layers
+from ventris.train.first_weights import kept_weights
 from ventris.train.first_weights import random_weights as first_weights
 from ventris.train.losses import tvd
 from ventris.verify.match import Greedy
@@ -40,7 +41,7 @@ def untouched(target, layers, listed, rows="stored") -> AlignedNetwork:
     shortlist = Shortlist(torch.arange(listed), target.vocab_size)
     network = AlignedNetwork(family.config, list(layers), listed, rows)
     network.vocabulary.begin(shortlist, random_heads.target_head(target, shortlist))
-    network.begin(_kept(family.weights, family.config, list(layers)))
+    network.begin(kept_weights(family.weights, family.config, list(layers)))
     return network
 
 
@@ -84,7 +85,7 @@ def test_on_the_native_runtime(dtype):
     target, layers = place.target, [0, LLAMA.num_layers - 1]
     network = AlignedNetwork(LLAMA, layers, len(place.shortlist), "stored")
     network.vocabulary.begin(place.shortlist, place.head)
-    network.begin(_kept(random_weights(LLAMA), LLAMA, layers))
+    network.begin(kept_weights(random_weights(LLAMA), LLAMA, layers))
     drafter = Aligned(target, network, width=2)
     check_drafter(drafter, target)
     tokens = [5, 9, 101, 1, 17, 3]
