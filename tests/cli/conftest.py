@@ -64,8 +64,8 @@ def loads(monkeypatch: pytest.MonkeyPatch, tiny_model: Model, tiny_cache: Path) 
     """Every model loads as the tiny one; the list holds what was asked for."""
     asked: list[tuple[Any, ...]] = []
 
-    def load(*arguments: Any) -> Model:
-        asked.append(arguments)
+    def load(*arguments: Any, **named: Any) -> Model:
+        asked.append((*arguments, *named.values()))
         return tiny_model
 
     monkeypatch.setattr("ventris.model.load", load)

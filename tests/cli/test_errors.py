@@ -61,7 +61,7 @@ def test_a_usage_error_names_the_help(run: Run) -> None:
 
 
 def failing(error: BaseException) -> Callable[..., Any]:
-    def fail(*arguments: Any) -> Any:
+    def fail(*arguments: Any, **named: Any) -> Any:
         raise error
 
     return fail
@@ -99,7 +99,7 @@ def test_a_generation_that_breaks_off_is_no_bad_input(run: Run, monkeypatch: pyt
         yield SimpleNamespace(text="half an ans", completion=SimpleNamespace())
         raise VentrisError("guide 'x' allows no token")
 
-    monkeypatch.setattr("ventris.model.load", lambda *arguments: SimpleNamespace(stream=stream))
+    monkeypatch.setattr("ventris.model.load", lambda *arguments, **named: SimpleNamespace(stream=stream))
     ran = run("hello")
     assert (ran.code, ran.out) == (1, "half an ans\n")
     assert ran.err == "ventris: error: guide 'x' allows no token\n"

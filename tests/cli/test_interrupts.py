@@ -127,7 +127,7 @@ def swallowed_interrupt() -> None:
 def test_an_interrupt_that_an_import_swallows_still_ends_the_program(
     run: Run, monkeypatch: pytest.MonkeyPatch, tiny_model: Model
 ) -> None:
-    def load(*arguments: Any) -> Model:
+    def load(*arguments: Any, **named: Any) -> Model:
         swallowed_interrupt()
         return tiny_model
 
@@ -140,7 +140,7 @@ def test_an_interrupt_that_an_import_swallows_still_ends_the_program(
 def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(*arguments: Any) -> Model:
+    def load(*arguments: Any, **named: Any) -> Model:
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt as error:
