@@ -124,11 +124,11 @@ def test_keys_of_other_places_are_noticed(monkeypatch):
     watched = rehearsing(monkeypatch, {})
     forward = watched.drafter._block.forward
 
-    def short_of_one(batch):
+    def short_of_one(batch, taps):
         for rows in batch:
             rows.lent = rows.lent.fork()
             rows.lent.truncate(max(rows.lent.length - 1, 0))
-        return forward(batch)
+        return forward(batch, taps)
 
     monkeypatch.setattr(watched.drafter._block, "forward", short_of_one)
     with pytest.raises(AssertionError):
@@ -209,9 +209,9 @@ def test_the_targets_rows_are_read_where_they_lie():
     seen = []
     forward = drafter._block.forward
 
-    def watching(batch):
+    def watching(batch, taps):
         seen.extend(rows.lent for rows in batch)
-        return forward(batch)
+        return forward(batch, taps)
 
     drafter._block.forward = watching
     engine = Engine(target)
