@@ -127,6 +127,13 @@ def test_forks_go_on_independently() -> None:
     assert not twin.spoils(end)
 
 
+def test_a_number_that_overflows_is_not_called_valid() -> None:
+    guide = JsonSchema({"type": "number", "not": {"multipleOf": 1}}).bind(tiny_tokenizer())
+    assert guide.satisfied(b"0.5")
+    assert not guide.satisfied(b"-1e999")
+    assert not guide.satisfied(b"3")
+
+
 def test_valid_texts_are_taken_and_others_are_not() -> None:
     assert accepts(JsonSchema(UNIQUE), "[1,2]")
     assert not accepts(JsonSchema(UNIQUE), "[1,1]")

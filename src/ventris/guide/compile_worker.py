@@ -99,9 +99,17 @@ def _validator(schema: Any, known_formats: list[str]) -> Any:
     return kind(schema, registry=REGISTRY, format_checker=formats)
 
 
+def _finite(text: str) -> float:
+    """A number with a fraction or exponent; one that overflows would be checked as if it were none."""
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
 def _fault(validator: Any, text: str) -> str:
     try:
-        first = next(validator.iter_errors(json.loads(text)), None)
+        first = next(validator.iter_errors(json.loads(text, parse_float=_finite)), None)
     except Exception as error:  # whatever a strange schema does to the validator
         return f"it cannot be checked: {type(error).__name__}: {error}"
     return first.message if first else ""
