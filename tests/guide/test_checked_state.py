@@ -1,4 +1,4 @@
-"""Rules that no mask keeps: a text that ends keeps them all the same, or is told invalid."""
+"""Rules that no mask keeps: a text that ends keeps them all the same."""
 
 from __future__ import annotations
 
@@ -76,11 +76,27 @@ def test_without_the_check_such_texts_end_broken(monkeypatch: pytest.MonkeyPatch
     assert any(not completion.valid for completion in ended)
 
 
-def test_what_cannot_end_otherwise_ends_and_is_told_invalid() -> None:
-    guide = JsonSchema({"enum": ["ab", "red", "rex"], "not": {"pattern": "b|e"}})
-    [done] = decode([guide])
-    assert done.finish_reason == "stop"
-    assert done.valid is False
+DEAD_ENDS: dict[str, Any] = {
+    "its last letter": {"enum": ["ab", "red", "rex"], "not": {"pattern": "b|e"}},
+    "broken long before": {"type": "string", "pattern": "^[ab]{3}$", "not": {"pattern": "a|b"}},
+    "a number at its bound": {"type": "integer", "minimum": 10, "maximum": 12, "not": {"enum": [10, 11, 12]}},
+    "two items": {**UNIQUE, "items": {"const": 1}, "maxItems": 2},
+}
+
+
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 1.0, "seed": 5}])
+@pytest.mark.parametrize("name", DEAD_ENDS)
+def test_what_could_only_end_broken_stops_with_an_error(name: str, sampling: dict[str, Any]) -> None:
+    guide = JsonSchema(DEAD_ENDS[name])
+    rules = guide.bind(tiny_tokenizer()).unmasked
+    assert rules
+    for drafter in DRAFTERS.values():
+        [done] = decode([guide], drafter=drafter(), may_fail=True, **sampling)
+        assert done.finish_reason == "error"
+        assert done.valid is False
+        assert done.error is not None
+        assert "would end the text with a rule broken that no mask keeps" in done.error
+        assert f"({', '.join(rules)})" in done.error
 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)

@@ -2,8 +2,8 @@
 
 The masks of the grammar leave such rules to a check of the whole text. Wherever a token would end the text
 for good, alone or with the text that it forces, that check is made before the token is allowed; an end token,
-before the text may end. So a text that ends keeps every rule, unless nothing but that ending could follow:
-then the text ends and is told invalid. A rule that was broken half-way is noticed at the end alone, and the
+before the text may end. So a text that ends keeps every rule. Where nothing but a broken ending could
+follow, decoding stops with an error. A rule that was broken half-way is noticed at the end alone, and the
 text goes on while it has room.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ventris.engine.parts import NodeView
 from ventris.guide.closing import ends_with
 from ventris.guide.hard_state import CANDIDATES, Form, HardState
+from ventris.guide.limits import GuideStopped
 from ventris.guide.matcher import Matcher
 from ventris.guide.vocabulary import Vocabulary
 
@@ -35,6 +36,9 @@ class CheckedForm(Form, Protocol):
     def satisfied_meanwhile(self, texts: Sequence[bytes]) -> list[bool]: ...
 
     def last_bytes(self, text: bytes) -> bytes: ...
+
+    @property
+    def unmasked(self) -> Sequence[str]: ...
 
 
 class CheckedState(HardState):
@@ -83,7 +87,11 @@ class CheckedState(HardState):
         return (token, *forced) if behind.is_accepting() and not self._goes_on(behind) else None
 
     def adjust(self, logits: Tensor, view: NodeView) -> Tensor:
-        """As without checks; of the likeliest tokens those are forbidden too whose only ending is broken."""
+        """As without checks; of the likeliest tokens those are forbidden too whose only ending is broken.
+
+        Raises:
+            GuideStopped: also where nothing is left then.
+        """
         logits = super().adjust(logits, view)
         if self.broken or self.ended:
             return logits
@@ -95,6 +103,8 @@ class CheckedState(HardState):
         spoiling = [token for token, whole in zip(endings, kept, strict=True) if not whole]
         if len(spoiling) < allowed.size:
             row[spoiling] = -np.inf
+        elif spoiling and self.deadline is None:
+            raise self._dead_end()
         return logits
 
     def _ends_text(self, token: int) -> bool:
@@ -122,4 +132,16 @@ class CheckedState(HardState):
         spoiling += [t for t in self._ends if t < width and not forbidden[t] and not self.keeps(())]
         left = forbidden.copy()
         left[spoiling] = True
-        return forbidden if left.all() else left
+        if not left.all():
+            return left
+        if self.deadline is None and not forbidden.all():
+            raise self._dead_end()
+        return forbidden
+
+    def _dead_end(self) -> GuideStopped:
+        rules = ", ".join(self._guide.unmasked)
+        return GuideStopped(
+            f"guide {self._guide.name!r} stopped after {len(self.tokens)} tokens: every way to go on would "
+            f"end the text with a rule broken that no mask keeps ({rules}); set close to in-time, which keeps "
+            "clear of such places"
+        )

@@ -179,6 +179,11 @@ class HardGuide(ABC):
         return True
 
     @property
+    def unmasked(self) -> Sequence[str]:
+        """Names of the rules that :meth:`satisfied` checks."""
+        return ()
+
+    @property
     def refuses_broken_ends(self) -> bool:
         """Whether a text is kept from ending while :meth:`satisfied` does not hold."""
         return self.checks_text

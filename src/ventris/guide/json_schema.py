@@ -163,6 +163,11 @@ class JsonSchema(HardGuide):
     def checks_text(self) -> bool:
         return not self.enforcement.enforced
 
+    @property
+    def unmasked(self) -> list[str]:
+        """Keywords that no mask keeps, each once."""
+        return sorted({note.keyword for note in self.enforcement.checked_at_end})
+
     def satisfied(self, text: bytes) -> bool:
         """Whether a complete text is valid under the whole schema."""
         assert self._vocabulary is not None

@@ -199,9 +199,7 @@ def write_document(model: Model, task: Task, whitespace: str, max_new_tokens: in
             made = chosen([task.back_end])[0].make(task.case.json_schema, whitespace)
             guides = [made.bind(model.tokenizer)]
             document.compile_seconds = perf_counter() - started
-            enforcement = getattr(guides[0], "enforcement", None)
-            if enforcement is not None:
-                document.checked_at_end = sorted({note.keyword for note in enforcement.checked_at_end})
+            document.checked_at_end = list(getattr(guides[0], "unmasked", ()))
         request = model.request(list(task.messages), guides=guides, max_new_tokens=max_new_tokens)
     except VentrisError as error:
         return document.model_copy(update={"status": "refused", "reason": str(error)})

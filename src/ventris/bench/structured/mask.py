@@ -79,9 +79,7 @@ def run_mask_case(case: Case, back_end: str, tokenizer: ByteTokenizer, whitespac
     except VentrisError as error:
         return MaskResult(name=case.name, back_end=back_end, status="refused", reason=str(error))
     result.first_mask_seconds = perf_counter() - started
-    enforcement = getattr(guide, "enforcement", None)
-    if enforcement is not None:
-        result.checked_at_end = sorted({note.keyword for note in enforcement.checked_at_end})
+    result.checked_at_end = list(getattr(guide, "unmasked", ()))
     for test in case.tests:
         _judge(result, feeder, test.data, test.valid, test.description)
     return result
