@@ -20,6 +20,7 @@ from ventris.train.settings import (
     ChimeraSettings,
     EagleSettings,
     FalconSettings,
+    FormSettings,
     HydraSettings,
     JudgeSettings,
     KangarooSettings,
@@ -27,6 +28,7 @@ from ventris.train.settings import (
     MedusaSettings,
     OmniDraftSettings,
     PlaceSettings,
+    TargetSettings,
     read_settings,
 )
 
@@ -158,6 +160,17 @@ def tasks(
     write_answers(out.expanduser(), fact_tasks(count, seed), chosen, seed)
 
 
+def forms(settings: FormSettings) -> None:
+    """Write generated JSON schemas with the target's documents, so that a drafter learns form as well."""
+    from ventris.train.form_tasks import form_tasks, write_documents
+    from ventris.train.run import load_target
+
+    with _progress() as progress:
+        tasks = list(form_tasks(settings.count, settings.seed))
+        written = write_documents(load_target(settings, progress), tasks, settings, progress)
+    console().print(f"{written} of {len(tasks)} documents were finished", highlight=False)
+
+
 def omnidraft(settings: OmniDraftSettings) -> None:
     """A draft model for OmniDraft: a small decoder with a vocabulary of its own, for targets of any."""
     from ventris.train.omnidraft import train_omnidraft
@@ -165,7 +178,7 @@ def omnidraft(settings: OmniDraftSettings) -> None:
     _run(train_omnidraft, settings)
 
 
-METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (
+METHODS: tuple[tuple[Callable[..., None], type[TargetSettings]], ...] = (
     (medusa, MedusaSettings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
@@ -176,6 +189,7 @@ METHODS: tuple[tuple[Callable[..., None], type[PlaceSettings]], ...] = (
     (longspec, LongSpecSettings),
     (omnidraft, OmniDraftSettings),
     (judge, JudgeSettings),
+    (forms, FormSettings),
 )
 
 
@@ -201,7 +215,7 @@ def _without_folder(argument: str) -> str:
     return Path(argument).name if argument.startswith(("/", "~", ".")) else argument
 
 
-def _read(model: type[PlaceSettings], given: Mapping[str, Any]) -> PlaceSettings:
+def _read(model: type[TargetSettings], given: Mapping[str, Any]) -> TargetSettings:
     return read_settings(model, given)
 
 

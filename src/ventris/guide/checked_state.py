@@ -142,6 +142,6 @@ class CheckedState(HardState):
         rules = ", ".join(self._guide.unmasked)
         return GuideStopped(
             f"guide {self._guide.name!r} stopped after {len(self.tokens)} tokens: every way to go on would "
-            f"end the text with a rule broken that no mask keeps ({rules}); set close to in-time, which keeps "
-            "clear of such places"
+            f"end the text with a rule broken that no mask keeps ({rules}); set close to in-time, which "
+            "keeps clear of such places"
         )

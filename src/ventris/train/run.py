@@ -22,7 +22,7 @@ from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
-from ventris.train.settings import PlaceSettings, RunSettings, TrainSettings
+from ventris.train.settings import PlaceSettings, RunSettings, TargetSettings, TrainSettings
 from ventris.train.texts import (
     Progress,
     PromptRecord,
@@ -108,7 +108,7 @@ def train_heads(
     return trained
 
 
-def load_target(settings: PlaceSettings, progress: Progress | None = None) -> Model:
+def load_target(settings: TargetSettings, progress: Progress | None = None) -> Model:
     """The model that is trained for, with its threads bound."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

@@ -38,19 +38,39 @@ class TextSettings:
     seed: int = 0
 
 
-class PlaceSettings(BaseModel):
-    """The target of a training run, and where its files lie."""
+class TargetSettings(BaseModel):
+    """A target, and what it runs on."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(EMBEDDED_NAME, description="target: the embedded name, a hub id, a folder or a .gguf")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    dtype: str = Field("auto", description="number format that the target answers in, as for generate")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
+
+
+class FormSettings(TargetSettings):
+    """Generated schemas whose documents the target writes."""
+
+    out: str = Field(description="JSONL file to write")
+    count: int = Field(1000, ge=1, description="schemas")
+    temperatures: list[float] = Field(
+        [0.0, 0.7], min_length=1, description="at which documents are written, in turn"
+    )
+    max_new_tokens: int = Field(
+        256, ge=1, description="tokens of a document at most; longer ones are left out"
+    )
+    answer_batch: int = Field(16, ge=1, description="documents written side by side")
+    seed: int = Field(0, ge=0, description="start of every random stream")
+
+
+class PlaceSettings(TargetSettings):
+    """The target of a training run, and where its files lie."""
+
     out: str = Field(description="folder for the checkpoint")
     cache: str | None = Field(
         None, description="folder for texts and hidden states; in Ventris's own cache if not given"
     )
-    device: str = Field("auto", description="auto, cpu or cuda")
-    dtype: str = Field("auto", description="number format that the target answers in, as for generate")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all available ones when not given")
 
     @property
     def folder(self) -> Path:
@@ -365,7 +385,7 @@ class JudgeSettings(PlaceSettings):
         return self.model_dump(exclude=places) | files
 
 
-SettingsT = TypeVar("SettingsT", bound=PlaceSettings)
+SettingsT = TypeVar("SettingsT", bound=TargetSettings)
 
 
 def read_settings(model: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:
