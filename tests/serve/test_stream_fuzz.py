@@ -108,6 +108,38 @@ def test_a_mailbox_loses_nothing_and_bounds_what_it_holds() -> None:
     asyncio.run(run())
 
 
+def test_news_wait_for_the_pause_but_not_first_and_last_ones() -> None:
+    async def run() -> None:
+        mailbox = Mailbox(backlog=10, pause=1e6)
+        completion = Completion([1])
+
+        async def taken() -> str:
+            return "".join(update.text for update in await mailbox.take())
+
+        async def waits(reader: asyncio.Task[str]) -> bool:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            return not reader.done()
+
+        await asyncio.to_thread(mailbox.put, Update(0, completion, "a"))
+        assert await taken() == "a"
+        reader = asyncio.create_task(taken())
+        for text in "bc":
+            await asyncio.to_thread(mailbox.put, Update(0, completion, text))
+            assert await waits(reader)
+        mailbox._look()  # the pause is over
+        assert await reader == "bc"
+        # Nothing comes during the next one: what comes behind it need not wait.
+        mailbox._look()
+        await asyncio.to_thread(mailbox.put, Update(0, completion, "d"))
+        assert await taken() == "d"
+        await asyncio.to_thread(mailbox.put, Update(0, completion, "e"))
+        await asyncio.to_thread(mailbox.put, Update(0, completion, "!", finished=True))
+        assert await taken() == "e!"
+
+    asyncio.run(run())
+
+
 @settings(max_examples=25)
 @given(
     text=st.text(st.characters(codec="ascii", min_codepoint=32, max_codepoint=126), min_size=1, max_size=30),

@@ -209,20 +209,22 @@ async def _answer(
 async def _events(
     conversation: Conversation, answer: Answer, with_usage: bool, note: dict[str, Any]
 ) -> AsyncIterator[bytes]:
-    """The events of a stream; an error is the last but one."""
+    """The events of a stream, those that are there at a time together; an error is the last but one."""
     choices = len(conversation.job.requests)
     for chunk in answer.opening(choices):
         yield event(chunk)
-    async for update in conversation.updates():
-        if update.error is not None:
-            error = _failed(update.error, note)
-            conversation.cancel()
-            yield event(error.body())
-            yield DONE
-            return
-        piece = answer.encoded(update)
-        if piece is not None:
-            yield piece
+    async for updates in conversation.news():
+        pieces: list[bytes] = []
+        for update in updates:
+            if update.error is not None:
+                error = _failed(update.error, note)
+                conversation.cancel()
+                yield b"".join([*pieces, event(error.body()), DONE])
+                return
+            if (piece := answer.encoded(update)) is not None:
+                pieces.append(piece)
+        if pieces:
+            yield b"".join(pieces)
     if with_usage:
         yield event(answer.usage_chunk(conversation.answered))
     _note(note, conversation.answered, conversation.service.settings.log_prompts)

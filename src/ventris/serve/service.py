@@ -182,7 +182,7 @@ class Service:
         Raises:
             ApiError: if there is no room for them.
         """
-        mailbox = Mailbox(self.settings.backlog)
+        mailbox = Mailbox(self.settings.backlog, self.settings.event_pause)
         deadline = min(body.ventris.deadline or self.settings.deadline, self.settings.deadline)
 
         def tell(update: Update) -> None:
@@ -209,17 +209,18 @@ class Conversation:
         """End it; its memory is free before the next step."""
         self.service.scheduler.cancel(self.job)
 
-    async def updates(self) -> AsyncIterator[Update]:
-        """News until all answers are finished."""
+    async def news(self) -> AsyncIterator[list[Update]]:
+        """What has come since the last time, until all answers are finished."""
         left = len(self.job.requests)
         while left:
-            for update in await self.mailbox.take():
+            updates = await self.mailbox.take()
+            for update in updates:
                 if update.finished:
                     left -= 1
                     self.completions[update.index] = update.completion
                     if update.error is None:
                         await self._judge(update.completion)
-                yield update
+            yield updates
 
     async def whole(self) -> list[Completion]:
         """All answers, in order, when they are finished.
@@ -228,9 +229,9 @@ class Conversation:
             Exception: of the first answer that failed; the others are given up.
         """
         failure: Exception | None = None
-        async for update in self.updates():
-            if update.error is not None and failure is None:
-                failure = update.error
+        async for updates in self.news():
+            failures = (update.error for update in updates if update.error is not None)
+            if failure is None and (failure := next(failures, None)) is not None:
                 self.cancel()
         if failure is not None:
             raise failure

@@ -50,6 +50,12 @@ class ServerSettings(BaseModel):
     deadline: float = Field(600.0, gt=0, description="seconds until an answer must be finished")
     stall: float = Field(30.0, gt=0, description="seconds that a client may take to send or to read on")
     backlog: int = Field(4096, ge=1, description="tokens kept for a client that reads slowly")
+    event_pause: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="seconds between events of an answer; those that come sooner go together",
+    )
     compile_seconds: float = Field(5.0, gt=0, description="seconds for compiling a client's schema or regex")
     grace: float = Field(7.0, ge=0, description="seconds that running answers get at shutdown")
     log_prompts: bool = Field(False, description="write prompts and answers into the log")
