@@ -109,6 +109,22 @@ def test_only_distances_count_and_offsets_hide_the_last_keys(model):
 
 
 @torch.no_grad()
+def test_a_text_of_which_nothing_is_scored_changes_nothing(model):
+    """Of a batch only some positions are drawn; of a short answer that may be none."""
+    network = LongSpecNetwork(model.source.config, 16, 4, 40, "stored")
+    torch.manual_seed(0)
+    network.begin(random_weights(network.config))
+    _, positions, kept = far_and_near(model, network)
+    embedded = model.target.embedding[list(range(3, 40))][None]
+    place = torch.tensor([0, 0]), torch.tensor([30, 36])
+    alone = network.guess(embedded, positions, kept, Queries(*place, 1))
+    lent = type(kept)(kept.keys.repeat(3, 1, 1, 1), kept.values.repeat(3, 1, 1, 1))
+    beside = Queries(place[0] + 1, place[1], 1)
+    among = network.guess(embedded.repeat(3, 1, 1), positions.repeat(3, 1), lent, beside)
+    torch.testing.assert_close(among, alone, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
 def test_the_window_hides_what_is_farther(model):
     network = LongSpecNetwork(model.source.config, 4, 4, 40, "stored")
     torch.manual_seed(0)

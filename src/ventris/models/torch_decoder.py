@@ -299,7 +299,7 @@ class TorchDecoder:
                 attn_mask=mask,
                 scale=self.query_scale,
             )
-        return mixed.permute(2, 0, 1, 3).reshape(query.shape[0], -1)
+        return mixed.permute(2, 0, 1, 3).flatten(1)
 
     def _probabilities(self, query: Tensor, keys: Tensor, mask: Tensor | None) -> Tensor:
         """Attention probabilities, ``[kv_heads, heads / kv_heads, n, rows]``, float32 or wider."""

@@ -66,7 +66,8 @@ def train(
     loss, shown = done.loss, ""
     for step in range(done.step, settings.steps):
         if progress:
-            progress(f"training {objective.method}: loss {loss:.3f}{shown}", step, settings.steps)
+            said = "" if math.isnan(loss) else f": loss {loss:.3f}{shown}"
+            progress(f"training {objective.method}{said}", step, settings.steps)
         value = float(_step(objective, optimizer, windows.batch(step).to(device), settings, step))
         if not math.isfinite(value):
             raise BrokenModel(f"the loss is {value} at step {step}; lower the learning rate")
