@@ -19,28 +19,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from math import exp
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, HeadCheckpoint
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import LARGEST_TREE
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
 
 Guess = tuple[int, float]
 """A token with its probability."""
@@ -91,7 +87,7 @@ class _Growth:
     feature_of: dict[int, int] = field(default_factory=dict)
 
 
-class Eagle:
+class Eagle(TrainedDrafter):
     """Drafts with an EAGLE-3 layer, level by level over the trees of all requests at once.
 
     Args:
@@ -103,6 +99,7 @@ class Eagle:
     """
 
     name = "eagle"
+    network_class = EagleNetwork
     shape = "tree"
     draws = False
 
@@ -129,24 +126,10 @@ class Eagle:
             self._ids: list[int] = network.ids.tolist()
 
     @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Eagle:
-        """A layer from a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target, stored = open_checkpoint("eagle", model, checkpoint)
+    def network_of(cls, target: Target, stored: HeadCheckpoint) -> EagleNetwork:
         network = EagleNetwork(**stored.sizes)
         stored.fill(network)
-        return cls(target, network, **settings)
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> Eagle:
-        """Load the layer; without a target only what the drafts are like is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(EagleNetwork, None), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
+        return network
 
     def start(self, request: RequestView) -> _Seen:
         return _Seen(self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger))

@@ -20,17 +20,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 from math import exp
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import torch
 from pydantic import Field
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
-from ventris.draft.decoder_beside import config_of, decoder_beside
+from ventris.draft.checkpoint import CheckpointOptions
+from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.head_tree import LARGEST_TREE
 from ventris.draft.longspec_network import LongSpecNetwork
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import run
 from ventris.engine.parts import Commit, DraftJob, RequestView
@@ -38,10 +38,6 @@ from ventris.engine.stream import Stream
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
 
 SPARE_ROWS = 64
 """Committed rows that may stand before the window until they are dropped, and as many for the tree."""
@@ -90,7 +86,7 @@ class _Growth:
         return cast(Stream, self.job.stream)
 
 
-class LongSpec:
+class LongSpec(TrainedDrafter):
     """Drafts trees level by level, those of all requests at once.
 
     Args:
@@ -102,6 +98,7 @@ class LongSpec:
     """
 
     name = "longspec"
+    network_class = LongSpecNetwork
     draws = False
     taps: Sequence[int] = ()
 
@@ -126,28 +123,6 @@ class LongSpec:
             self._block = decoder_beside(target, network.decoder(), network.weights())
             self.models = [self._block]
             self._ids: list[int] = network.vocabulary.ids.tolist()
-
-    @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> LongSpec:
-        """A block from a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target, stored = open_checkpoint("longspec", model, checkpoint)
-        config = config_of(target)
-        network = LongSpecNetwork(config, **stored.sizes)
-        stored.fill(network)
-        network.vocabulary.read_tied_rows(target, config.embedding_scale)
-        return cls(target, network, **settings)
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> LongSpec:
-        """Load the block; without a target only what the drafts are like is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(LongSpecNetwork, None), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
 
     def start(self, request: RequestView) -> _Seen:
         longest = len(request.prompt) + request.max_new_tokens
