@@ -81,12 +81,16 @@ def randomly(network: Any) -> Any:
 
 def random_medusa(**settings: Any) -> Medusa:
     """Medusa heads for the toy target."""
-    return Medusa(TARGET, randomly(MedusaHeads(2, 1, TARGET.vocab_size, "stored")), STATIC, **settings)
+    network = MedusaHeads(heads=2, hidden=1, shortlist=TARGET.vocab_size, rows="stored")
+    return Medusa(TARGET, randomly(network), STATIC, **settings)
 
 
 def random_hydra(prefix: bool, **settings: Any) -> Hydra:
     """Hydra heads, with prefix attention or without."""
-    network = HydraHeads(2, 1, TARGET.vocab_size, "stored", 2, TOY_LAYER if prefix else None)
+    layer = TOY_LAYER if prefix else None
+    network = HydraHeads(
+        heads=2, hidden=1, shortlist=TARGET.vocab_size, rows="stored", layers=2, prefix=layer
+    )
     return Hydra(TARGET, randomly(network), STATIC, **settings)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.head_network import HeadSizes
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
 from ventris.draft.hydra_heads import HydraHeads
@@ -17,6 +18,7 @@ from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
+from ventris.models.config import DecoderConfig
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.train.eagle import eagle_taps
 
@@ -45,15 +47,25 @@ def shake(network: nn.Module, seed: int, size: float = 0.1) -> None:
             parameter += size * torch.randn(parameter.shape, generator=generator)
 
 
+def head_sizes(config: DecoderConfig, listed: int, rows: Any = "stored", layers: int = 1) -> HeadSizes:
+    """Sizes of three heads."""
+    return {
+        "heads": 3,
+        "hidden": config.hidden_size,
+        "shortlist": listed,
+        "rows": rows,
+        "layers": layers,
+        "norm_eps": config.norm_eps,
+        "embedding_scale": config.embedding_scale,
+    }
+
+
 def medusa_heads(
     target: TorchDecoder, rows: Any = "stored", layers: int = 1, listed: int = 40
 ) -> MedusaHeads:
     """Medusa heads near their start."""
     shortlist = Shortlist(torch.arange(listed), target.vocab_size)
-    scale = target.config.embedding_scale
-    network = MedusaHeads(
-        3, target.hidden_size, listed, rows, layers, target.config.norm_eps, embedding_scale=scale
-    )
+    network = MedusaHeads(**head_sizes(target.config, listed, rows, layers))
     network.vocabulary.begin(shortlist, target_head(target, shortlist))
     shake(network, seed=1)
     return network
@@ -65,7 +77,7 @@ def hydra_heads(
     """Hydra heads near their start."""
     shortlist = Shortlist(torch.arange(listed), target.vocab_size)
     sizes = PrefixSizes.of(target.config).stored() if prefix else None
-    network = HydraHeads(3, target.hidden_size, listed, rows, layers, sizes)
+    network = HydraHeads(prefix=sizes, **head_sizes(target.config, listed, rows, layers))
     network.vocabulary.begin(shortlist, target_head(target, shortlist))
     shake(network, seed=2)
     return network

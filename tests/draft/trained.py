@@ -75,17 +75,14 @@ def native_place(dtype: str) -> Place:
 
 
 def medusa(place: Place) -> MedusaHeads:
-    config = place.config
-    scale = config.embedding_scale
-    network = MedusaHeads(3, config.hidden_size, len(place.shortlist), "stored", 1, config.norm_eps, scale)
+    network = MedusaHeads(**random_heads.head_sizes(place.config, len(place.shortlist)))
     network.vocabulary.begin(place.shortlist, place.head)
     return network
 
 
 def hydra(place: Place) -> HydraHeads:
-    config = place.config
-    prefix = PrefixSizes.of(config).stored()
-    network = HydraHeads(3, config.hidden_size, len(place.shortlist), "stored", 2, prefix)
+    sizes = random_heads.head_sizes(place.config, len(place.shortlist), layers=2)
+    network = HydraHeads(prefix=PrefixSizes.of(place.config).stored(), **sizes)
     network.vocabulary.begin(place.shortlist, place.head)
     return network
 

@@ -27,9 +27,10 @@ def given(tmp_path_factory, tiny_settings, tiny_model) -> dict[str, object]:
     shortlist = Shortlist(torch.arange(40), target.vocab_size)
     head = TargetHead.of(tiny_model.source, shortlist)
     tree = {"paths": [[0], [0, 0], [1]], "values": [0.5, 0.2, 0.1]}
+    sizes = {"heads": 2, "hidden": target.hidden_size, "shortlist": 40, "rows": "tied"}
     networks = {
-        "medusa": (MedusaHeads(2, target.hidden_size, 40, "tied"), {"accuracies": ACCURACIES}),
-        "hydra": (HydraHeads(2, target.hidden_size, 40, "tied"), {"tree": tree}),
+        "medusa": (MedusaHeads(**sizes), {"accuracies": ACCURACIES}),
+        "hydra": (HydraHeads(**sizes), {"tree": tree}),
     }
     for method, (network, measured) in networks.items():
         network.vocabulary.begin(shortlist, head)

@@ -27,7 +27,8 @@ def write(folder: Path, model: ventris.Model, left_out: LeftOut | None) -> str:
     sizes = PrefixSizes.of(target.config).stored()
     torch.manual_seed(0)
     if left_out is None:
-        network, method = MedusaHeads(2, target.hidden_size, len(shortlist), "tied"), "medusa"
+        network = MedusaHeads(heads=2, hidden=target.hidden_size, shortlist=len(shortlist), rows="tied")
+        method = "medusa"
         measured = {"accuracies": ACCURACIES}
     else:
         network, method = ChimeraNetwork(2, sizes, len(shortlist), "tied", left_out), "chimera"

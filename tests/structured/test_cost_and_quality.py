@@ -113,7 +113,7 @@ def test_trained_drafters_are_those_with_a_checkpoint_for_the_target(
 
 def write_medusa(folder: Path, target: Target) -> None:
     """A checkpoint of heads that nobody trained."""
-    network = MedusaHeads(2, target.hidden_size, target.vocab_size, "stored")
+    network = MedusaHeads(heads=2, hidden=target.hidden_size, shortlist=target.vocab_size, rows="stored")
     network.vocabulary.ids.copy_(torch.arange(target.vocab_size))
     measured = {"accuracies": [[0.5, 0.2], [0.4, 0.2]]}
     HeadCheckpoint("medusa", TargetSketch.of(target), network.sizes, measured, network.state_dict()).save(

@@ -12,22 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
-from ventris.draft.decoder_beside import config_of, decoder_beside
+from ventris.draft.checkpoint import CheckpointOptions
+from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
 from ventris.draft.model import DraftModel
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.draft.vocabulary_head import RowsKind
 from ventris.engine.target import Target
 from ventris.models.config import DecoderConfig
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
 
 
 class AlignedNetwork(DecoderNetwork):
@@ -51,7 +47,7 @@ class AlignedNetwork(DecoderNetwork):
         self.sizes: dict[str, Any] = {"layers": self.layers, "shortlist": shortlist, "rows": rows}
 
 
-class Aligned(DraftModel):
+class Aligned(TrainedDrafter, DraftModel):
     """Drafts with a small decoder that was trained for the target.
 
     Args:
@@ -61,6 +57,7 @@ class Aligned(DraftModel):
     """
 
     name = "aligned"
+    network_class = AlignedNetwork
 
     class Options(CheckpointOptions):
         """Options of the aligned draft model."""
@@ -72,29 +69,7 @@ class Aligned(DraftModel):
 
     def __init__(self, target: Target, network: DecoderNetwork, **settings: Any) -> None:
         if target is None:
-            super().__init__(cast(Target, None), **settings)
+            DraftModel.__init__(self, cast(Target, None), **settings)
             return
         decoder = decoder_beside(target, network.decoder(), network.weights())
-        super().__init__(decoder, **settings, vocabulary=network.vocabulary.ids.tolist())
-
-    @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Aligned:
-        """The draft model in a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target, stored = open_checkpoint("aligned", model, checkpoint)
-        config = config_of(target)
-        network = AlignedNetwork(config, **stored.sizes)
-        stored.fill(network)
-        network.vocabulary.read_tied_rows(target, config.embedding_scale)
-        return cls(target, network, **settings)
-
-    @classmethod
-    def build(cls, options: BaseModel, workshop: Workshop) -> Aligned:
-        """Load the draft model; without a target only the shape of the drafts is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(DecoderNetwork, None), **settings)
-        return cls.load(workshop.target, cast(Aligned.Options, options).checkpoint, **settings)
+        DraftModel.__init__(self, decoder, **settings, vocabulary=network.vocabulary.ids.tolist())

@@ -18,32 +18,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from math import exp
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
+from ventris.draft.checkpoint import CheckpointOptions, HeadCheckpoint
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.head_tree import LARGEST_TREE
+from ventris.draft.level_growth import Growth, Guess, likeliest
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import SCRATCH_ROWS
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
-from ventris.models.native.rows import most_probable
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
-
-Guess = tuple[int, float]
-"""A token with its probability."""
 
 
 @dataclass(slots=True)
@@ -68,30 +60,19 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class _Growth:
+class _Growth(Growth):
     """A tree under construction.
 
     Attributes:
-        reach: For each node the chance that the path down to it is right, by the layer's probabilities.
-        depth: Levels still allowed.
-        parents: Scratch rows' parents so far, as :class:`Rows` has them.
-        row_of: Scratch row of each node that was expanded; -1 for the root, whose row is committed.
         frontier: Nodes offered last, of which some are expanded next.
         feature_of: For each of them, the place of its parent's feature among the rows read last.
     """
 
-    job: DraftJob
-    tree: TokenTree
-    nodes: int
-    depth: int
-    reach: list[float] = field(default_factory=lambda: [1.0])
-    parents: list[int] = field(default_factory=list)
-    row_of: dict[int, int] = field(default_factory=lambda: {0: -1})
     frontier: list[int] = field(default_factory=list)
     feature_of: dict[int, int] = field(default_factory=dict)
 
 
-class Eagle:
+class Eagle(TrainedDrafter):
     """Drafts with an EAGLE-3 layer, level by level over the trees of all requests at once.
 
     Args:
@@ -103,6 +84,7 @@ class Eagle:
     """
 
     name = "eagle"
+    network_class = EagleNetwork
     shape = "tree"
     draws = False
 
@@ -129,24 +111,10 @@ class Eagle:
             self._ids: list[int] = network.ids.tolist()
 
     @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Eagle:
-        """A layer from a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target, stored = open_checkpoint("eagle", model, checkpoint)
+    def network_of(cls, target: Target, stored: HeadCheckpoint) -> EagleNetwork:
         network = EagleNetwork(**stored.sizes)
         stored.fill(network)
-        return cls(target, network, **settings)
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> Eagle:
-        """Load the layer; without a target only what the drafts are like is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(EagleNetwork, None), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
+        return network
 
     def start(self, request: RequestView) -> _Seen:
         return _Seen(self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger))
@@ -171,11 +139,8 @@ class Eagle:
         return [best_nodes(growth.tree, growth.nodes) for growth in growing]
 
     def _begin(self, job: DraftJob) -> _Growth:
-        tree = TokenTree([job.root], [-1], [1.0], self.name)
-        seen: _Seen = job.state
-        nothing = not seen.fresh and seen.feature is None
-        nodes = 0 if nothing else min(job.budget.nodes, self.nodes)
-        return _Growth(job, tree, nodes, min(job.budget.depth, self.depth, nodes))
+        nothing = not job.state.fresh and job.state.feature is None
+        return _Growth.begin(job, self.name, 0 if nothing else self.nodes, self.depth)
 
     def _catch_up(self, jobs: Sequence[DraftJob]) -> None:
         """Read the rows that were committed since the last proposal, each with the token after it."""
@@ -192,7 +157,7 @@ class Eagle:
             batch.append(Rows(job.state.cache, following, range(-1, count - 1), 0, rows, [count - 1]))
             first += count
         read = self._layer.read(batch)
-        guesses = self._guesses(read.logits)
+        guesses = likeliest(read.logits, self._ids, self.width)
         last = -1
         for job, run, guess in zip(waiting, batch, guesses, strict=True):
             seen: _Seen = job.state
@@ -201,19 +166,10 @@ class Eagle:
             seen.guesses, seen.feature = guess, read.features[last : last + 1]
             seen.fresh, seen.tokens = [], []
 
-    def _guesses(self, logits: Tensor) -> list[list[Guess]]:
-        """The likeliest tokens of each row over the shortlist, best first."""
-        rows = logits.float().cpu().numpy()
-        return [
-            [(self._ids[place], exp(chance)) for place, chance in most_probable(row, self.width)]
-            for row in rows
-        ]
-
     def _offer(self, growth: _Growth, parent: int, guesses: Sequence[Guess], place: int) -> None:
         """Add the children of a node whose feature stands at ``place`` of what was read last."""
         for token, chance in guesses:
-            node = growth.tree.add(token, parent, chance)
-            growth.reach.append(growth.reach[parent] * chance)
+            node = growth.add(token, parent, chance)
             if token not in growth.job.request.end_ids:
                 growth.frontier.append(node)
                 growth.feature_of[node] = place
@@ -226,14 +182,9 @@ class Eagle:
                 chosen = self._choose(growth, level)
                 if not chosen:
                     continue
-                start = len(growth.parents)
-                for row, node in enumerate(chosen, start):
-                    growth.parents.append(growth.row_of[growth.tree.parents[node]])
-                    growth.row_of[node] = row
-                    sources.append(growth.feature_of[node])
-                    expanded.append((growth, node))
-                tokens = [growth.tree.tokens[node] for node in chosen]
-                batch.append(Rows(growth.job.state.cache, tokens, growth.parents, start))
+                sources += [growth.feature_of[node] for node in chosen]
+                expanded += [(growth, node) for node in chosen]
+                batch.append(growth.rows(chosen))
             if not batch:
                 return
             hidden, first = features[torch.tensor(sources, device=features.device)], 0
@@ -242,7 +193,7 @@ class Eagle:
                 first += len(rows.tokens)
             read = self._layer.read(batch)
             features = read.features
-            offers = zip(expanded, self._guesses(read.logits), strict=True)
+            offers = zip(expanded, likeliest(read.logits, self._ids, self.width), strict=True)
             for place, ((growth, node), guesses) in enumerate(offers):
                 self._offer(growth, node, guesses, place)
 

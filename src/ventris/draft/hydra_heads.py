@@ -3,61 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ventris.draft.head_network import HeadNetwork, HeadSizes
 from ventris.draft.prefix_attention import CachedPrefix, PrefixAttention, PrefixSizes
-from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
 from ventris.engine.target import Target
 from ventris.models.stage import Array, Form, Stage
 from ventris.models.stages import as_array, fast_stages, rms_norm_rows
 
 
-class HydraHeads(nn.Module):
-    """The network, as it is trained and stored.
+class HydraHeads(HeadNetwork):
+    """The network, as it is trained and stored; one layer for plain Hydra, 4 for Hydra++.
 
     Args:
-        heads: K, tokens guessed after the one that the target itself predicts.
-        hidden: Width d of the target.
-        shortlist: Number of listed tokens.
-        rows: Where the vocabulary rows come from.
-        layers: Layers of each head; 1 for plain Hydra, 4 for Hydra++.
         prefix: Sizes of P; ``None`` for plain Hydra.
         dropout: Share of a layer's input dropped in training.
-        norm_eps: Epsilon of the target's final norm.
-        embedding_scale: What the target multiplies its embeddings with; matters to tied rows only.
     """
 
     def __init__(
-        self,
-        heads: int,
-        hidden: int,
-        shortlist: int,
-        rows: RowsKind,
-        layers: int = 1,
-        prefix: dict[str, Any] | None = None,
-        dropout: float = 0.0,
-        norm_eps: float = 1e-5,
-        embedding_scale: float = 1.0,
+        self, *, prefix: dict[str, Any] | None = None, dropout: float = 0.0, **sizes: Unpack[HeadSizes]
     ) -> None:
-        super().__init__()
-        self.sizes: dict[str, Any] = {
-            "heads": heads,
-            "hidden": hidden,
-            "shortlist": shortlist,
-            "rows": rows,
-            "layers": layers,
-            "prefix": prefix,
-            "norm_eps": norm_eps,
-            "embedding_scale": embedding_scale,
-        }
+        super().__init__(sizes)
+        self.sizes["prefix"] = prefix
+        layers, heads, hidden = (self.sizes[name] for name in ("layers", "heads", "hidden"))
         self.dropout = dropout
         self.first = nn.ModuleList(_first_block(i + 2, hidden) for i in range(heads))
         self.deeper = nn.ModuleList(_zero_linear(hidden, hidden) for _ in range(heads * (layers - 1)))
-        self.vocabulary = VocabularyHead(heads, hidden, shortlist, rows, norm_eps)
         self.prefix = PrefixAttention(PrefixSizes(**prefix)) if prefix else None
 
     def forward(self, g: Tensor, embedded: Sequence[Tensor]) -> Tensor:

@@ -18,18 +18,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import exp
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
-from ventris.draft.decoder_beside import config_of, decoder_beside
+from ventris.draft.checkpoint import CheckpointOptions
+from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import over_all
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.draft.vocabulary_head import RowsKind
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import SCRATCH_ROWS, run
@@ -40,10 +40,6 @@ from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
 from ventris.models.config import DecoderConfig
 from ventris.models.native.rows import most_probable
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
 
 
 class KangarooNetwork(DecoderNetwork):
@@ -107,7 +103,7 @@ class _Growth:
         return cast(Stream, self.job.stream)
 
 
-class Kangaroo:
+class Kangaroo(TrainedDrafter):
     """Drafts chains with the target's first layers and an adapter.
 
     Args:
@@ -119,6 +115,7 @@ class Kangaroo:
     """
 
     name = "kangaroo"
+    network_class = KangarooNetwork
     shape = "chain"
 
     class Options(CheckpointOptions):
@@ -148,34 +145,6 @@ class Kangaroo:
             self._adapter = decoder_beside(target, network.decoder(), network.weights())
             self.models = [self._adapter]
             self._ids = network.vocabulary.ids.long().numpy()
-
-    @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> Kangaroo:
-        """An adapter from a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target = cast(Target, getattr(model, "target", model))
-        return cls(target, cls.network_of(model, checkpoint), **settings)
-
-    @staticmethod
-    def network_of(model: Model | Target, checkpoint: str | Path | None = None) -> KangarooNetwork:
-        """What :meth:`load` loads."""
-        target, stored = open_checkpoint("kangaroo", model, checkpoint)
-        config = config_of(target)
-        network = KangarooNetwork(config, **stored.sizes)
-        stored.fill(network)
-        network.vocabulary.read_tied_rows(target, config.embedding_scale)
-        return network
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> Kangaroo:
-        """Load the adapter; without a target only what the drafts are like is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(KangarooNetwork, None), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
 
     def start(self, request: RequestView) -> _Seen:
         return _Seen(self._adapter.new_cache(request.rows + SCRATCH_ROWS, request.ledger, "kangaroo"))

@@ -19,35 +19,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from math import exp
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 import torch
 from pydantic import Field
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.draft.checkpoint import CheckpointOptions, open_checkpoint
-from ventris.draft.decoder_beside import config_of, decoder_beside
+from ventris.draft.checkpoint import CheckpointOptions
+from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.head_tree import LARGEST_TREE
+from ventris.draft.level_growth import Growth, Guess, likeliest
 from ventris.draft.longspec_network import LongSpecNetwork
+from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import run
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.stream import Stream
 from ventris.engine.target import Rows, Target
 from ventris.engine.tree import TokenTree
-from ventris.models.native.rows import most_probable
-
-if TYPE_CHECKING:
-    from ventris.model import Model
-    from ventris.parts import Workshop
 
 SPARE_ROWS = 64
 """Committed rows that may stand before the window until they are dropped, and as many for the tree."""
-
-Guess = tuple[int, float]
-"""A token with its probability."""
 
 
 @dataclass(slots=True)
@@ -65,24 +57,13 @@ class _Seen:
 
 
 @dataclass(slots=True)
-class _Growth:
+class _Growth(Growth):
     """A tree under construction.
 
     Attributes:
-        depth: Levels allowed.
-        reach: For each node the chance that the path down to it is right, by the block's probabilities.
-        parents: Scratch rows' parents so far, as :class:`Rows` has them.
-        row_of: Scratch row of each node that was read; -1 for the root, whose row is committed.
         offered: Nodes that were read last, with what may follow each.
     """
 
-    job: DraftJob
-    tree: TokenTree
-    nodes: int
-    depth: int
-    reach: list[float] = field(default_factory=lambda: [1.0])
-    parents: list[int] = field(default_factory=list)
-    row_of: dict[int, int] = field(default_factory=lambda: {0: -1})
     offered: list[tuple[int, list[Guess]]] = field(default_factory=list)
 
     @property
@@ -90,7 +71,7 @@ class _Growth:
         return cast(Stream, self.job.stream)
 
 
-class LongSpec:
+class LongSpec(TrainedDrafter):
     """Drafts trees level by level, those of all requests at once.
 
     Args:
@@ -102,6 +83,7 @@ class LongSpec:
     """
 
     name = "longspec"
+    network_class = LongSpecNetwork
     draws = False
     taps: Sequence[int] = ()
 
@@ -126,28 +108,6 @@ class LongSpec:
             self._block = decoder_beside(target, network.decoder(), network.weights())
             self.models = [self._block]
             self._ids: list[int] = network.vocabulary.ids.tolist()
-
-    @classmethod
-    def load(cls, model: Model | Target, checkpoint: str | Path | None = None, **settings: Any) -> LongSpec:
-        """A block from a folder, or the one shipped for the model.
-
-        Raises:
-            BadInput: if there is none, or it belongs to another target.
-        """
-        target, stored = open_checkpoint("longspec", model, checkpoint)
-        config = config_of(target)
-        network = LongSpecNetwork(config, **stored.sizes)
-        stored.fill(network)
-        network.vocabulary.read_tied_rows(target, config.embedding_scale)
-        return cls(target, network, **settings)
-
-    @classmethod
-    def build(cls, options: Options, workshop: Workshop) -> LongSpec:
-        """Load the block; without a target only what the drafts are like is known."""
-        settings = options.model_dump(exclude={"checkpoint"})
-        if workshop.target is None:
-            return cls(cast(Target, None), cast(LongSpecNetwork, None), **settings)
-        return cls.load(workshop.target, options.checkpoint, **settings)
 
     def start(self, request: RequestView) -> _Seen:
         longest = len(request.prompt) + request.max_new_tokens
@@ -174,11 +134,9 @@ class LongSpec:
         return [best_nodes(growth.tree, growth.nodes) for growth in growing]
 
     def _begin(self, job: DraftJob) -> _Growth:
-        tree = TokenTree([job.root], [-1], [1.0], self.name)
         # So far behind the root the target's rows were never seen to end in training.
         behind = len(cast(Stream, job.stream).pending) > self._offsets
-        nodes = 0 if behind else min(job.budget.nodes, self.nodes)
-        return _Growth(job, tree, nodes, min(job.budget.depth, self.depth, nodes))
+        return _Growth.begin(job, self.name, 0 if behind else self.nodes, self.depth)
 
     def _read_committed(self, growing: Sequence[_Growth]) -> None:
         """Read the tokens that were committed since the last proposal, at most a window of them."""
@@ -210,40 +168,24 @@ class LongSpec:
         """The likeliest listed tokens after each wanted node, best first."""
         if not batch:
             return []
-        rows = torch.cat(run(self._block, batch).logits).float().cpu().numpy()
-        return [
-            [(self._ids[place], exp(chance)) for place, chance in most_probable(row, self.width)]
-            for row in rows
-        ]
+        return likeliest(torch.cat(run(self._block, batch).logits), self._ids, self.width)
 
     def _add_level(self, growth: _Growth) -> list[int]:
         """Add the likeliest continuations of the level above, and return those that go on."""
-        offers = [
-            (growth.reach[parent] * chance, parent, token, chance)
-            for parent, guesses in growth.offered
-            for token, chance in guesses
-        ]
-        chosen = nlargest(self.width, range(len(offers)), key=lambda place: offers[place][0])
+        offers = [(parent, *guess) for parent, guesses in growth.offered for guess in guesses]
+        reach = [growth.reach[parent] * chance for parent, _, chance in offers]
+        chosen = nlargest(self.width, range(len(offers)), key=reach.__getitem__)
         growth.offered = []
         going = []
-        for reach, parent, token, chance in (offers[place] for place in sorted(chosen)):
-            node = growth.tree.add(token, parent, chance)
-            growth.reach.append(reach)
+        for parent, token, chance in (offers[place] for place in sorted(chosen)):
+            node = growth.add(token, parent, chance)
             if token not in growth.job.request.end_ids:
                 going.append(node)
         return going
 
     def _read_level(self, fresh: Sequence[tuple[_Growth, list[int]]]) -> None:
         """Ask what follows the nodes that were just added."""
-        batch = []
-        for growth, nodes in fresh:
-            start = len(growth.parents)
-            for row, node in enumerate(nodes, start):
-                growth.parents.append(growth.row_of[growth.tree.parents[node]])
-                growth.row_of[node] = row
-            tokens = [growth.tree.tokens[node] for node in nodes]
-            state, lent = growth.job.state, growth.stream.cache
-            batch.append(Rows(state.cache, tokens, growth.parents, start, lent=lent))
+        batch = [growth.rows(nodes, growth.stream.cache) for growth, nodes in fresh]
         offers = iter(self._guesses(batch))
         for growth, nodes in fresh:
             growth.offered = [(node, next(offers)) for node in nodes]

@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ventris.draft.vocabulary_head import RowsKind, VocabularyHead
+from ventris.draft.head_network import HeadNetwork, HeadSizes
 from ventris.engine.target import Target
 from ventris.models.stage import Array, InputNorm, Stage
 from ventris.models.stages import fast_stages
 
 
-class MedusaHeads(nn.Module):
-    """The network, as it is trained and stored.
+class MedusaHeads(HeadNetwork):
+    """The network, as it is trained and stored; a layer is a residual block."""
 
-    Args:
-        heads: K, tokens guessed after the one that the target itself predicts.
-        hidden: Width d of the target.
-        shortlist: Number of listed tokens.
-        rows: Where the vocabulary rows come from.
-        layers: Residual blocks a head, each with weights of its own.
-        norm_eps: Epsilon of the target's final norm.
-        embedding_scale: What the target multiplies its embeddings with; matters to tied rows only.
-    """
-
-    def __init__(
-        self,
-        heads: int,
-        hidden: int,
-        shortlist: int,
-        rows: RowsKind,
-        layers: int = 1,
-        norm_eps: float = 1e-5,
-        embedding_scale: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.sizes: dict[str, Any] = {
-            "heads": heads,
-            "hidden": hidden,
-            "shortlist": shortlist,
-            "rows": rows,
-            "layers": layers,
-            "norm_eps": norm_eps,
-            "embedding_scale": embedding_scale,
-        }
+    def __init__(self, **sizes: Unpack[HeadSizes]) -> None:
+        super().__init__(sizes)
+        layers, heads, hidden = (self.sizes[name] for name in ("layers", "heads", "hidden"))
         self.weight = nn.Parameter(torch.zeros(layers, heads, hidden, hidden))
         self.bias = nn.Parameter(torch.zeros(layers, heads, 1, hidden))
-        self.vocabulary = VocabularyHead(heads, hidden, shortlist, rows, norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Head states z of final-normed rows, ``[n, d] -> [K, n, d]``."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ventris.draft.checkpoint import find_checkpoint
+from ventris.draft.checkpoint import find_checkpoint, open_checkpoint
 from ventris.draft.decoder_beside import config_of
 from ventris.draft.kangaroo import Kangaroo, KangarooNetwork
 from ventris.draft.shortlist import Shortlist
@@ -86,7 +86,7 @@ def reproduce_kangaroo(
         name = "tokens a deep pass, fixed length, against an adapter with a feed-forward part"
         rows.append(Row(name, tokens_per_pass(fixed), "tokens", other))
     for place, where in enumerate([folder, *exits]):
-        layer = Kangaroo.network_of(measured.model, where).exit_layer
+        layer = open_checkpoint("kangaroo", measured.model, where)[1].sizes["exit_layer"]
         answers = fixed if where == folder else _drafted(measured, where, depth, 0.0)
         for count, share in enumerate(all_accepted(answers), start=1):
             rows.append(
@@ -117,7 +117,8 @@ def _drafted(measured: OnPrompts, folder: str, depth: int, confidence: float) ->
 
 def _bare(measured: OnPrompts, folder: str, depth: int) -> Kangaroo:
     """The target's own final norm and head over the rows of the exit layer."""
-    model, trained = measured.model, Kangaroo.network_of(measured.model, folder)
+    model = measured.model
+    trained = Kangaroo.network_of(*open_checkpoint("kangaroo", model, folder))
     if model.source is None:
         raise BadInput("the control without an adapter needs a model that was loaded by name")
     shortlist = Shortlist(trained.vocabulary.ids, model.target.vocab_size)

@@ -47,7 +47,6 @@ class AlignedObjective(NextTokenObjective[AlignedNetwork, AlignedSettings]):
         layers = kept_layers(lesson.config.num_layers, settings.layers)
         rows = trained_rows(settings.own_rows, lesson.config.tied_head)
         network = AlignedNetwork(lesson.config, layers, len(lesson.shortlist), rows)
-        self.sizes = network.sizes
         network.vocabulary.begin(lesson.shortlist, lesson.head)
         if settings.start == "random":
             network.begin(random_weights(network.config))

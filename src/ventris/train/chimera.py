@@ -44,7 +44,6 @@ class ChimeraObjective(AheadObjective[ChimeraNetwork, ChimeraSettings]):
             lesson.config.embedding_scale,
         )
         network.vocabulary.begin(lesson.shortlist, lesson.head)
-        self.sizes = network.sizes
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:

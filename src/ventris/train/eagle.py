@@ -40,7 +40,6 @@ class EagleObjective(AheadObjective[EagleNetwork, EagleSettings]):
         taps = eagle_taps(lesson.model.target.num_layers)
         network = EagleNetwork(PrefixSizes.of(lesson.config).stored(), taps, len(lesson.shortlist))
         network.begin(lesson.shortlist, lesson.head)
-        self.sizes = network.sizes
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:

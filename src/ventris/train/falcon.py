@@ -68,7 +68,6 @@ class FalconObjective(AheadObjective[FalconNetwork, FalconSettings]):
         network.begin(passing_weights(network.config, lesson.head))
         size = float(embedding_rows(lesson.model.target, lesson.shortlist.ids.tolist()).std())
         pass_features_on(network, lesson.head.norm, size)
-        self.sizes = network.sizes
         super().__init__(network, lesson, settings, settings.block, decay=1.0)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:

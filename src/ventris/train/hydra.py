@@ -9,7 +9,6 @@ from torch import Tensor
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.target_sketch import embedding_rows
-from ventris.draft.vocabulary_head import trained_rows
 from ventris.train.ahead import Ahead, measured_tree
 from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
@@ -31,18 +30,11 @@ class HydraObjective(AheadObjective[HydraHeads, HydraSettings]):
 
     def __init__(self, lesson: Lesson, settings: HydraSettings) -> None:
         network = HydraHeads(
-            settings.heads,
-            lesson.model.target.hidden_size,
-            len(lesson.shortlist),
-            trained_rows(settings.own_rows, lesson.config.tied_head),
-            settings.layers or 1,
-            PrefixSizes.of(lesson.config).stored() if settings.prefix else None,
-            settings.dropout,
-            lesson.config.norm_eps,
-            lesson.config.embedding_scale,
+            prefix=PrefixSizes.of(lesson.config).stored() if settings.prefix else None,
+            dropout=settings.dropout,
+            **lesson.head_sizes(settings.heads, settings.layers or 1, settings.own_rows),
         )
         network.vocabulary.begin(lesson.shortlist, lesson.head)
-        self.sizes = network.sizes
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:

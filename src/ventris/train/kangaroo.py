@@ -36,7 +36,6 @@ class KangarooObjective(NextTokenObjective[KangarooNetwork, KangarooSettings]):
         network = KangarooNetwork(
             lesson.config, settings.exit_layer, len(lesson.shortlist), rows, settings.feed_forward
         )
-        self.sizes = network.sizes
         network.vocabulary.begin(lesson.shortlist, lesson.head)
         network.begin(passing_weights(network.config, lesson.head))
         super().__init__(network, lesson, settings)

@@ -94,7 +94,6 @@ class LongSpecObjective(AheadObjective[LongSpecNetwork, LongSpecSettings]):
         network = LongSpecNetwork(
             config, settings.sliding_window, settings.offsets, len(lesson.shortlist), rows
         )
-        self.sizes = network.sizes
         network.vocabulary.begin(lesson.shortlist, lesson.head)
         if settings.start is None:
             passing = passing_weights(network.config, lesson.head)

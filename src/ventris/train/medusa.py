@@ -9,7 +9,6 @@ from torch import Tensor
 from ventris.draft.head_tree import accuracies_of
 from ventris.draft.medusa import RANKS
 from ventris.draft.medusa_heads import MedusaHeads
-from ventris.draft.vocabulary_head import trained_rows
 from ventris.train.ahead import Ahead
 from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
@@ -30,17 +29,9 @@ class MedusaObjective(AheadObjective[MedusaHeads, MedusaSettings]):
     method = "medusa"
 
     def __init__(self, lesson: Lesson, settings: MedusaSettings) -> None:
-        network = MedusaHeads(
-            settings.heads,
-            lesson.model.target.hidden_size,
-            len(lesson.shortlist),
-            trained_rows(settings.own_rows, lesson.config.tied_head),
-            settings.layers,
-            lesson.config.norm_eps,
-            lesson.config.embedding_scale,
-        )
+        sizes = lesson.head_sizes(settings.heads, settings.layers, settings.own_rows)
+        network = MedusaHeads(**sizes)
         network.vocabulary.begin(lesson.shortlist, lesson.head)
-        self.sizes = network.sizes
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:

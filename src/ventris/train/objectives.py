@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from ventris.draft.head_network import HeadSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
+from ventris.draft.vocabulary_head import trained_rows
 from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.train.ahead import Ahead, acceptance_by_depth, ahead_loss, label_ranks, look_ahead
@@ -68,6 +70,18 @@ class Lesson:
     head: TargetHead
     shortlist: Shortlist
 
+    def head_sizes(self, heads: int, layers: int, own_rows: bool) -> HeadSizes:
+        """Sizes of heads over the target's final-normed rows."""
+        return {
+            "heads": heads,
+            "hidden": self.config.hidden_size,
+            "shortlist": len(self.shortlist),
+            "rows": trained_rows(own_rows, self.config.tied_head),
+            "layers": layers,
+            "norm_eps": self.config.norm_eps,
+            "embedding_scale": self.config.embedding_scale,
+        }
+
 
 class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
     """Guesses at several depths from one position, held to the text or to the target's own distribution.
@@ -84,7 +98,6 @@ class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
     """
 
     method: str
-    sizes: dict[str, Any]
 
     def __init__(
         self,
@@ -96,6 +109,7 @@ class AheadObjective(ABC, Generic[NetworkT, SettingsT]):
     ) -> None:
         self.target = lesson.model.target
         self.network = network.to(self.target.device)
+        self.sizes = cast(dict[str, Any], network.sizes)
         self.teacher = lesson.head.to(self.target.device)
         self.place = lesson.shortlist.place.to(self.target.device)
         self.settings = settings
