@@ -28,8 +28,9 @@ from ventris.draft.best_nodes import best_nodes
 from ventris.draft.checkpoint import CheckpointOptions, HeadCheckpoint
 from ventris.draft.eagle_layer import EagleLayer
 from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.guided_rows import Guess, GuidedRows
 from ventris.draft.head_tree import LARGEST_TREE
-from ventris.draft.level_growth import Growth, Guess, likeliest
+from ventris.draft.level_growth import Growth, likeliest
 from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
 from ventris.engine.footprint import SCRATCH_ROWS
@@ -87,6 +88,7 @@ class Eagle(TrainedDrafter):
     network_class = EagleNetwork
     shape = "tree"
     draws = False
+    guided = True
 
     class Options(CheckpointOptions):
         """Options of the EAGLE-3 drafter."""
@@ -108,7 +110,7 @@ class Eagle(TrainedDrafter):
         if target is not None:
             self._layer = EagleLayer(network, target)
             self.models = [self._layer]
-            self._ids: list[int] = network.ids.tolist()
+            self._ids = network.ids.long().numpy()
 
     @classmethod
     def network_of(cls, target: Target, stored: HeadCheckpoint) -> EagleNetwork:
@@ -132,7 +134,7 @@ class Eagle(TrainedDrafter):
         growing = [self._begin(job) for job in jobs]
         able = [growth for growth in growing if growth.depth > 0]
         if able:
-            self._catch_up([growth.job for growth in able])
+            self._catch_up(able)
             for place, growth in enumerate(able):
                 self._offer(growth, 0, growth.job.state.guesses, place)
             self._deepen(able, torch.cat([growth.job.state.feature for growth in able]))
@@ -140,13 +142,15 @@ class Eagle(TrainedDrafter):
 
     def _begin(self, job: DraftJob) -> _Growth:
         nothing = not job.state.fresh and job.state.feature is None
-        return _Growth.begin(job, self.name, 0 if nothing else self.nodes, self.depth)
+        guided = GuidedRows(job, self._ids, self.target.vocab_size)
+        return _Growth.begin(job, self.name, guided, 0 if nothing else self.nodes, self.depth)
 
-    def _catch_up(self, jobs: Sequence[DraftJob]) -> None:
+    def _catch_up(self, growing: Sequence[_Growth]) -> None:
         """Read the rows that were committed since the last proposal, each with the token after it."""
-        waiting = [job for job in jobs if job.state.fresh]
-        if not waiting:
+        unread = [growth for growth in growing if growth.job.state.fresh]
+        if not unread:
             return
+        waiting = [growth.job for growth in unread]
         fused = self._layer.fuse(torch.cat([rows for job in waiting for rows in job.state.fresh]))
         batch, first = [], 0
         for job in waiting:
@@ -157,7 +161,7 @@ class Eagle(TrainedDrafter):
             batch.append(Rows(job.state.cache, following, range(-1, count - 1), 0, rows, [count - 1]))
             first += count
         read = self._layer.read(batch)
-        guesses = likeliest(read.logits, self._ids, self.width)
+        guesses = likeliest(read.logits, [(growth, 0) for growth in unread], self.width)
         last = -1
         for job, run, guess in zip(waiting, batch, guesses, strict=True):
             seen: _Seen = job.state
@@ -193,7 +197,7 @@ class Eagle(TrainedDrafter):
                 first += len(rows.tokens)
             read = self._layer.read(batch)
             features = read.features
-            offers = zip(expanded, likeliest(read.logits, self._ids, self.width), strict=True)
+            offers = zip(expanded, likeliest(read.logits, expanded, self.width), strict=True)
             for place, ((growth, node), guesses) in enumerate(offers):
                 self._offer(growth, node, guesses, place)
 

@@ -71,7 +71,8 @@ class HeadDrafter(ABC):
         self.dynamic = choose == "dynamic"
         self.weight_bytes = sum(part.nbytes for part in network.state_dict().values())
         self.models: Sequence[Any] = [self]
-        self._ids: list[int] = network.vocabulary.ids.tolist()
+        self._listed = network.vocabulary.ids.long().numpy()
+        self._ids: list[int] = self._listed.tolist()
         self._tree = tree
         self._confidence = tree.confidences()
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import exp
+from math import exp, isfinite
 from typing import Any, cast
 
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 from ventris.draft.checkpoint import CheckpointOptions
 from ventris.draft.decoder_beside import decoder_beside
 from ventris.draft.decoder_network import DecoderNetwork
+from ventris.draft.guided_rows import GuidedRows
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import over_all
 from ventris.draft.trained_drafter import TrainedDrafter
@@ -95,6 +96,7 @@ class _Growth:
 
     job: DraftJob
     tree: TokenTree
+    guided: GuidedRows
     depth: int
     going: bool = True
 
@@ -117,6 +119,7 @@ class Kangaroo(TrainedDrafter):
     name = "kangaroo"
     network_class = KangarooNetwork
     shape = "chain"
+    guided = True
 
     class Options(CheckpointOptions):
         """Options of the Kangaroo drafter."""
@@ -190,7 +193,8 @@ class Kangaroo(TrainedDrafter):
         state.cache.truncate(min(state.cache.length, state.told))
         cast(Stream, job.stream).discard()
         depth = min(job.budget.nodes, job.budget.depth, self.depth)
-        return _Growth(job, TokenTree([job.root], [-1], [1.0], self.name), depth, depth > 0)
+        guided = GuidedRows(job, self._ids, self.target.vocab_size)
+        return _Growth(job, TokenTree([job.root], [-1], [1.0], self.name), guided, depth, depth > 0)
 
     def _read(self, growth: _Growth, hidden: Tensor) -> Rows:
         """What the adapter reads next: all that is committed, the root too, or the token just drafted."""
@@ -206,8 +210,13 @@ class Kangaroo(TrainedDrafter):
     def _extend(self, growth: _Growth, logits: Tensor) -> None:
         """Add a token, and decide by its probability whether another one is drafted behind it."""
         tree, request = growth.tree, growth.job.request
-        parent, row = len(tree) - 1, logits[0].float().cpu().numpy()
+        parent = len(tree) - 1
+        row = growth.guided.masked(tree, parent, logits[0].float().cpu().numpy())
         [(place, chance)] = most_probable(row, 1)
+        if not isfinite(chance):
+            # None of the listed tokens may follow.
+            growth.going = False
+            return
         if self.draws and not request.sampling.greedy:
             q = over_all(distribution(row, request.sampling), self._ids, self.target.vocab_size)
             random = request.randomness(request.draft_purpose, parent)

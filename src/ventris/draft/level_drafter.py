@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
 from typing import Any
 
+from ventris.draft.guided_rows import GuidedRows
 from ventris.draft.head_drafter import DYNAMIC_WIDTH, HeadDrafter
 from ventris.draft.head_tree import Path as TreePath
 from ventris.draft.head_tree import StaticTree
 from ventris.engine.parts import DraftJob
 from ventris.engine.tree import TokenTree
-from ventris.models.native.rows import most_probable
 from ventris.models.stage import Array
 
 
@@ -36,6 +35,7 @@ class Draft:
 
     job: DraftJob
     tree: TokenTree
+    guided: GuidedRows
     nodes: int
     depth: int
     children: dict[TreePath, list[float]]
@@ -48,6 +48,8 @@ class LevelDrafter(HeadDrafter):
     the likeliest.
     """
 
+    guided = True
+
     @classmethod
     def tree_of(cls, measured: Any) -> StaticTree:
         """The tree by measured joint frequency of its paths."""
@@ -57,7 +59,8 @@ class LevelDrafter(HeadDrafter):
         """An empty tree; nothing may grow on it unless ``able``."""
         nodes = min(job.budget.nodes, self.nodes) if able else 0
         depth = min(job.budget.depth, levels)
-        return Draft(job, self._root(job), nodes, depth, self.measured_children(nodes, depth))
+        guided = GuidedRows(job, self._listed, self.target.vocab_size)
+        return Draft(job, self._root(job), guided, nodes, depth, self.measured_children(nodes, depth))
 
     def _offer(
         self, drafts: list[Draft], frontier: list[Node], logits: Array, level: int
@@ -65,13 +68,12 @@ class LevelDrafter(HeadDrafter):
         """Add the children of a frontier; return those to expand next with their parents' places in it."""
         measured = [drafts[node.draft].children.get(node.path, []) for node in frontier]
         width = DYNAMIC_WIDTH if self.dynamic else max(map(len, measured))
-        guesses = [most_probable(row, width) if width else [] for row in logits]
         offered: list[tuple[Node, int]] = []
-        for place, (node, guessed) in enumerate(zip(frontier, guesses, strict=True)):
+        for place, (node, row) in enumerate(zip(frontier, logits, strict=True)):
             draft = drafts[node.draft]
-            chances = [exp(chance) for _, chance in guessed] if self.dynamic else measured[place]
-            for rank, ((listed, _), confidence) in enumerate(zip(guessed, chances, strict=False)):
-                token = self._ids[listed]
+            guesses = draft.guided.likeliest(draft.tree, node.node, row, width) if width else []
+            chances = [chance for _, chance in guesses] if self.dynamic else measured[place]
+            for rank, ((token, _), confidence) in enumerate(zip(guesses, chances, strict=False)):
                 child = draft.tree.add(token, node.node, confidence)
                 path = (*node.path, rank)
                 ends = token in draft.job.request.end_ids or level + 1 >= draft.depth

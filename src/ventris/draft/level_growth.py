@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import exp
 from typing import Self
 
 from torch import Tensor
 
+from ventris.draft.guided_rows import Guess, GuidedRows
 from ventris.engine.cache import KVCache
 from ventris.engine.parts import DraftJob
 from ventris.engine.target import Rows
 from ventris.engine.tree import TokenTree
-from ventris.models.native.rows import most_probable
-
-Guess = tuple[int, float]
-"""A token with its probability."""
 
 
 @dataclass(slots=True)
@@ -24,6 +20,7 @@ class Growth:
     """A tree, and where its nodes lie in the layer's cache.
 
     Attributes:
+        guided: What the request's guides let follow.
         nodes: Drafted tokens that may be proposed.
         depth: Levels allowed.
         reach: For each node the chance that the path down to it is right, by the layer's probabilities.
@@ -33,6 +30,7 @@ class Growth:
 
     job: DraftJob
     tree: TokenTree
+    guided: GuidedRows
     nodes: int
     depth: int
     reach: list[float] = field(default_factory=lambda: [1.0])
@@ -40,11 +38,11 @@ class Growth:
     row_of: dict[int, int] = field(default_factory=lambda: {0: -1})
 
     @classmethod
-    def begin(cls, job: DraftJob, source: str, nodes: int, depth: int) -> Self:
+    def begin(cls, job: DraftJob, source: str, guided: GuidedRows, nodes: int, depth: int) -> Self:
         """A root, to grow as far as the job's budget and these limits allow."""
         nodes = min(job.budget.nodes, nodes)
         tree = TokenTree([job.root], [-1], [1.0], source)
-        return cls(job, tree, nodes, min(job.budget.depth, depth, nodes))
+        return cls(job, tree, guided, nodes, min(job.budget.depth, depth, nodes))
 
     def add(self, token: int, parent: int, chance: float) -> int:
         """Append a node and return its index."""
@@ -61,12 +59,15 @@ class Growth:
         return Rows(self.job.state.cache, tokens, self.parents, start, lent=lent)
 
 
-def likeliest(logits: Tensor, ids: Sequence[int], width: int) -> list[list[Guess]]:
-    """The likeliest tokens of each row, best first.
+def likeliest(logits: Tensor, places: Sequence[tuple[Growth, int]], width: int) -> list[list[Guess]]:
+    """The likeliest tokens that may follow each place, best first.
 
     Args:
-        logits: Over the listed tokens, ``[n, listed]``.
-        ids: The listed tokens.
+        logits: Over the listed tokens, ``[places, listed]``.
+        places: Trees with the nodes that the rows belong to.
     """
     rows = logits.float().cpu().numpy()
-    return [[(ids[place], exp(chance)) for place, chance in most_probable(row, width)] for row in rows]
+    return [
+        growth.guided.likeliest(growth.tree, node, row, width)
+        for (growth, node), row in zip(places, rows, strict=True)
+    ]

@@ -27,8 +27,9 @@ from pydantic import Field
 from ventris.draft.best_nodes import best_nodes
 from ventris.draft.checkpoint import CheckpointOptions
 from ventris.draft.decoder_beside import decoder_beside
+from ventris.draft.guided_rows import Guess, GuidedRows
 from ventris.draft.head_tree import LARGEST_TREE
-from ventris.draft.level_growth import Growth, Guess, likeliest
+from ventris.draft.level_growth import Growth, likeliest
 from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
@@ -85,6 +86,7 @@ class LongSpec(TrainedDrafter):
     name = "longspec"
     network_class = LongSpecNetwork
     draws = False
+    guided = True
     taps: Sequence[int] = ()
 
     class Options(CheckpointOptions):
@@ -107,7 +109,7 @@ class LongSpec(TrainedDrafter):
             self._offsets = network.offsets
             self._block = decoder_beside(target, network.decoder(), network.weights())
             self.models = [self._block]
-            self._ids: list[int] = network.vocabulary.ids.tolist()
+            self._ids = network.vocabulary.ids.long().numpy()
 
     def start(self, request: RequestView) -> _Seen:
         longest = len(request.prompt) + request.max_new_tokens
@@ -136,7 +138,8 @@ class LongSpec(TrainedDrafter):
     def _begin(self, job: DraftJob) -> _Growth:
         # So far behind the root the target's rows were never seen to end in training.
         behind = len(cast(Stream, job.stream).pending) > self._offsets
-        return _Growth.begin(job, self.name, 0 if behind else self.nodes, self.depth)
+        guided = GuidedRows(job, self._ids, self.target.vocab_size)
+        return _Growth.begin(job, self.name, guided, 0 if behind else self.nodes, self.depth)
 
     def _read_committed(self, growing: Sequence[_Growth]) -> None:
         """Read the tokens that were committed since the last proposal, at most a window of them."""
@@ -154,8 +157,9 @@ class LongSpec(TrainedDrafter):
             count = len(unread)
             lent = growth.stream.cache
             batch.append(Rows(cache, unread, range(-1, count - 1), wanted=[count - 1], lent=lent))
-            waiting.append(growth.job.state)
-        for state, rows, guesses in zip(waiting, batch, self._guesses(batch), strict=True):
+            waiting.append((growth, 0))
+        for (growth, _), rows, guesses in zip(waiting, batch, self._guesses(batch, waiting), strict=True):
+            state = growth.job.state
             state.cache.commit(range(len(rows.tokens)))
             state.guesses = guesses
             self._drop_old_rows(state.cache)
@@ -164,11 +168,11 @@ class LongSpec(TrainedDrafter):
         if cache.length > self._window + SPARE_ROWS:
             cache.keep(torch.arange(cache.length - self._window, cache.length))
 
-    def _guesses(self, batch: Sequence[Rows]) -> list[list[Guess]]:
+    def _guesses(self, batch: Sequence[Rows], places: Sequence[tuple[_Growth, int]]) -> list[list[Guess]]:
         """The likeliest listed tokens after each wanted node, best first."""
         if not batch:
             return []
-        return likeliest(torch.cat(run(self._block, batch).logits), self._ids, self.width)
+        return likeliest(torch.cat(run(self._block, batch).logits), places, self.width)
 
     def _add_level(self, growth: _Growth) -> list[int]:
         """Add the likeliest continuations of the level above, and return those that go on."""
@@ -186,6 +190,8 @@ class LongSpec(TrainedDrafter):
     def _read_level(self, fresh: Sequence[tuple[_Growth, list[int]]]) -> None:
         """Ask what follows the nodes that were just added."""
         batch = [growth.rows(nodes, growth.stream.cache) for growth, nodes in fresh]
-        offers = iter(self._guesses(batch))
-        for growth, nodes in fresh:
-            growth.offered = [(node, next(offers)) for node in nodes]
+        places = [(growth, node) for growth, nodes in fresh for node in nodes]
+        for growth, _ in fresh:
+            growth.offered = []
+        for (growth, node), guesses in zip(places, self._guesses(batch, places), strict=True):
+            growth.offered.append((node, guesses))

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from ventris.draft.guided_rows import GuidedRows
 from ventris.draft.shortlist import over_all
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.sampling import Row, Sampling, distribution
@@ -34,6 +35,7 @@ class _Growth:
 
     job: DraftJob
     tree: TokenTree
+    guided: GuidedRows
     frontier: list[int]
     copies: dict[int, int]
     heap: list[tuple[float, int, int, int, float]]
@@ -55,6 +57,7 @@ class DraftModel:
     """
 
     name = "model"
+    guided = True
     taps: Sequence[int] = ()
     tells_beliefs = True
 
@@ -82,6 +85,8 @@ class DraftModel:
         self.nodes = nodes
         self.samples = samples
         self._listed = None if vocabulary is None else np.asarray(vocabulary, dtype=np.int64)
+        if model is not None:
+            self._ids = np.arange(model.vocab_size) if self._listed is None else self._listed
         self.draws = samples > 0
         self.shape = "chain" if width == 1 and samples <= 1 else "tree"
 
@@ -119,7 +124,8 @@ class DraftModel:
         stream.discard()
         room = self.model.context_length - stream.cache.length - len(stream.pending)
         fits = min(job.budget.depth, job.budget.nodes, room) > 0 and min(stream.pending) >= 0
-        return _Growth(job, tree, [0] if fits else [], {0: self.samples}, [], [0])
+        guided = GuidedRows(job, self._ids, self.model.vocab_size)
+        return _Growth(job, tree, guided, [0] if fits else [], {0: self.samples}, [], [0])
 
     def _extend(self, growth: _Growth, logits: Tensor) -> None:
         scored, growth.frontier = growth.frontier, []
@@ -130,6 +136,9 @@ class DraftModel:
                 continue
             if growth.job.request.keep_beliefs:
                 growth.tree.beliefs[node] = self._over_all(distribution(row, Sampling(temperature=1.0)))
+            row = growth.guided.masked(growth.tree, node, row)
+            if np.isneginf(row.max()):
+                continue
             if sampled:
                 self._draw_children(growth, node, row)
             else:
@@ -169,10 +178,11 @@ class DraftModel:
         path = 1.0
         for ancestor in growth.tree.path_to(node)[1:]:
             path *= growth.tree.confidence[ancestor]
-        for token, log_probability in most_probable(row, self.width):
+        for place, log_probability in most_probable(row, self.width):
             share = exp(log_probability)
-            listed = token if self._listed is None else int(self._listed[token])
-            heappush(growth.heap, (-path * share, len(growth.heap), node, listed, share))
+            if share > 0:
+                token = int(self._ids[place])
+                heappush(growth.heap, (-path * share, len(growth.heap), node, token, share))
 
     def _choose(self, growth: _Growth) -> None:
         """Add the likeliest continuations; those that may go on are scored next."""

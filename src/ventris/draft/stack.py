@@ -25,6 +25,7 @@ class Stack:
         self.name = ",".join(drafter.name for drafter in drafters)
         self.shape = "chain" if all(d.shape == "chain" for d in drafters) else "tree"
         self.draws = any(d.draws for d in drafters)
+        self.guided = any(getattr(d, "guided", False) for d in drafters)
         self.taps = sorted({layer for d in drafters for layer in d.taps})
         self.tells_beliefs = all(getattr(d, "tells_beliefs", False) for d in drafters)
 

@@ -119,6 +119,30 @@ class HardState:
                 forbidden[token] = may_not_end
         return forbidden
 
+    def allowed(self, width: int) -> NDArray[np.bool_]:
+        """Which of the model's ``width`` tokens the grammar lets follow, whatever else is asked of a text."""
+        return np.ones(width, dtype=np.bool_) if self.broken else ~HardState._forbidden(self, width)
+
+    def allows(self, tokens: Sequence[int]) -> bool:
+        """Whether the grammar lets each of some tokens follow, as :meth:`allowed`."""
+        forced = [] if self.ended or self.broken else self._matcher.compute_ff_tokens()
+        if forced and not self._is_end(forced[0]):
+            return all(token == forced[0] for token in tokens)
+        return all(self._fits(token) for token in tokens)
+
+    def _is_end(self, token: int) -> bool:
+        return token in self._ends or token in self._vocabulary.end_ids
+
+    def _fits(self, token: int) -> bool:
+        """Whether the grammar lets a token follow where nothing is forced."""
+        if self.broken:
+            return True
+        if token in self._ends:
+            return self.ended or self._matcher.is_accepting()
+        if self.ended or token >= self._vocabulary.size or token in self._vocabulary.end_ids:
+            return False
+        return bool(self._matcher.validate_tokens([token]) == 1)
+
     def _stopped(self) -> GuideStopped:
         error = self._matcher.get_error()
         place = f"guide {self._guide.name!r} stopped after {len(self.tokens)} tokens: "
@@ -146,8 +170,11 @@ class HardState:
         if not (self.broken or self.ended):
             forced = self._matcher.compute_ff_tokens()
             if forced:
-                ends = forced[0] in self._ends or forced[0] in self._vocabulary.end_ids
-                fits = not ends and math.isfinite(row[forced[0]]) and not self.spoils(forced[0])
+                fits = (
+                    not self._is_end(forced[0])
+                    and math.isfinite(row[forced[0]])
+                    and not self.spoils(forced[0])
+                )
                 return forced[0] if fits else None
         token = greedy_token(row)
         if self._leaves(token):
@@ -160,13 +187,7 @@ class HardState:
 
     def _leaves(self, token: int) -> bool:
         """Whether a token may follow where nothing is forced."""
-        if self.broken:
-            return True
-        if token in self._ends:
-            return self.ended or (self._matcher.is_accepting() and not self.spoils(token))
-        if self.ended or token >= self._vocabulary.size or token in self._vocabulary.end_ids:
-            return False
-        return bool(self._matcher.validate_tokens([token]) == 1) and not self.spoils(token)
+        return self._fits(token) and (self.broken or self.ended or not self.spoils(token))
 
     def spoils(self, token: int) -> bool:
         """Whether a token of the language would end the text with a rule broken; as in a checked state."""

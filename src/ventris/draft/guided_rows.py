@@ -1,0 +1,70 @@
+"""Drafts that follow the guides of a request: what a guide forbids is no guess.
+
+A drafter that does not know the guide guesses what the mask takes away again, and its draft ends there. With
+the mask the place of a wrong guess goes to the likeliest token that may come, and where only one may, it is
+certain. Which tokens are drafted never decides what the output is.
+"""
+
+from __future__ import annotations
+
+from math import exp
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ventris.engine.parts import DraftJob, GuideState
+from ventris.engine.sampling import Row
+from ventris.engine.tree import TokenTree
+from ventris.models.native.rows import most_probable
+
+Guess = tuple[int, float]
+"""A token with its probability."""
+
+
+class GuidedRows:
+    """Masks a drafter's rows at the nodes of one tree.
+
+    Args:
+        job: Has the guides' states at the root; those that cannot say what they allow are left aside.
+        ids: The listed tokens, int64 ``[listed]``.
+        vocab_size: Of the target.
+    """
+
+    def __init__(self, job: DraftJob, ids: NDArray[np.int64], vocab_size: int) -> None:
+        self._ids = ids
+        self._vocab_size = vocab_size
+        self._states: dict[int, list[GuideState]] = {
+            0: [state for state in job.guides if hasattr(state, "allowed")]
+        }
+
+    def masked(self, tree: TokenTree, node: int, row: Row) -> Row:
+        """A row over the listed tokens, ``[listed]``, without what may not follow ``node``."""
+        for state in self._at(tree, node):
+            row = np.where(state.allowed(self._vocab_size)[self._ids], row, np.float32(-np.inf))  # type: ignore[attr-defined]
+        return row
+
+    def likeliest(self, tree: TokenTree, node: int, row: Row, width: int) -> list[Guess]:
+        """The likeliest ``width`` tokens behind ``node``, best first; fewer where fewer may follow."""
+        guesses = self._named(most_probable(row, width))
+        tokens = [token for token, _ in guesses]
+        if all(state.allows(tokens) for state in self._at(tree, node)):  # type: ignore[attr-defined]
+            return guesses
+        # Finding the mask takes ten times as long as asking for some tokens.
+        row = self.masked(tree, node, row)
+        if np.isneginf(row.max()):
+            return []
+        return [guess for guess in self._named(most_probable(row, width)) if guess[1] > 0]
+
+    def _named(self, found: list[tuple[int, float]]) -> list[Guess]:
+        return [(int(self._ids[place]), exp(chance)) for place, chance in found]
+
+    def _at(self, tree: TokenTree, node: int) -> list[GuideState]:
+        """States behind a node, moved on from its parent's."""
+        if not self._states[0]:
+            return []
+        if node not in self._states:
+            moved = [state.fork() for state in self._at(tree, tree.parents[node])]  # type: ignore[attr-defined]
+            for state in moved:
+                state.advance(tree.tokens[node])
+            self._states[node] = moved
+        return self._states[node]
