@@ -196,8 +196,9 @@ def test_a_text_that_ends_with_a_rule_broken_is_no_sample() -> None:
     # Behind "1" both ways on are broken, and that is seen when it is too late.
     guide = JsonSchema({"enum": ["red", "12a", "12b"], "not": {"pattern": "2"}})
     model = Model(TinyTarget(), tokenizer)
-    free = [model.generate(PROMPT, guides=[guide], temperature=1.0, seed=seed) for seed in range(20)]
-    assert any(completion.valid is False for completion in free)
+    free = [model.generate([PROMPT], guides=[guide], temperature=1.0, seed=seed)[0] for seed in range(20)]
+    assert {done.finish_reason for done in free} == {"stop", "error"}
+    assert {done.text for done in free if done.finish_reason == "stop"} == {'"red"'}
     aligned = Aligned(guide, "exact")
     texts = [aligned.sample(model, PROMPT, seed=seed, max_new_tokens=8).text for seed in range(20)]
     assert set(texts) == {'"red"'}

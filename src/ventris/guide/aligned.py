@@ -30,6 +30,7 @@ from ventris.engine.parts import NodeView, RequestView
 from ventris.engine.randomness import uniform
 from ventris.engine.request import Completion, Guarantee
 from ventris.engine.sampling import Sampling
+from ventris.guide.checked_state import OnlyBrokenEnds
 from ventris.guide.hard import HardGuide
 from ventris.guide.hard_state import HardState
 from ventris.guide.vocabulary import ByteTokenizer
@@ -214,7 +215,11 @@ class AlignedState:
         scaled = row.astype(np.float64) / sampling.temperature
         probs = np.exp(scaled - scaled.max())
         self._probs = probs / probs.sum()
-        self.inner.adjust(logits, view)
+        try:
+            self.inner.adjust(logits, view)
+        except OnlyBrokenEnds:
+            # No valid text begins so: its future is nothing.
+            row[:] = -np.inf
         ends = [token for token in self._request.end_ids if token < len(row)]
         if self._request.remaining <= 1:
             # The last token must end the text: what does not fit is not valid.

@@ -30,6 +30,10 @@ KEPT_CHECKS = 2048
 """Texts of one request whose check is remembered."""
 
 
+class OnlyBrokenEnds(GuideStopped):
+    """Every way to go on would end the text with a rule broken."""
+
+
 class CheckedForm(Form, Protocol):
     """What such a state asks of its guide."""
 
@@ -90,7 +94,7 @@ class CheckedState(HardState):
         """As without checks; of the likeliest tokens those are forbidden too whose only ending is broken.
 
         Raises:
-            GuideStopped: also where nothing is left then.
+            OnlyBrokenEnds: where nothing is left then.
         """
         logits = super().adjust(logits, view)
         if self.broken or self.ended:
@@ -138,9 +142,9 @@ class CheckedState(HardState):
             raise self._dead_end()
         return forbidden
 
-    def _dead_end(self) -> GuideStopped:
+    def _dead_end(self) -> OnlyBrokenEnds:
         rules = ", ".join(self._guide.unmasked)
-        return GuideStopped(
+        return OnlyBrokenEnds(
             f"guide {self._guide.name!r} stopped after {len(self.tokens)} tokens: every way to go on would "
             f"end the text with a rule broken that no mask keeps ({rules}); set close to in-time, which "
             "keeps clear of such places"
