@@ -103,7 +103,7 @@ def test_the_direct_loss_is_reverse_kl_with_a_bucket_for_the_rest(model, folders
     lesson = Passage(lesson.ids, lesson.lessons, torch.randn(lesson.logits.shape))
     found = float(taught.loss([taught._teach(lesson)]).detach())
     rows, decoder = taught.network.rows(torch.tensor([lesson.ids]))
-    q = taught.network.logits(decoder, rows[0, :1]).softmax(-1)[0].double()
+    q = decoder.logits(rows[0, :1]).softmax(-1)[0].double()
     p = lesson.logits[0].double().softmax(-1)
     shared = [(id, t) for id, t in enumerate(taught._map.target_of.tolist()) if t >= 0]
     expected = sum(float(q[id] * (q[id] / p[t]).log()) for id, t in shared)
@@ -124,7 +124,7 @@ def test_a_merged_token_is_learnt_by_its_pieces(model, folders):
 
     def pieces(taught: Learner) -> float:
         rows, decoder = taught.network.rows(torch.tensor([lesson.ids]))
-        logs = taught.network.logits(decoder, rows[0, :2]).log_softmax(-1)
+        logs = decoder.logits(rows[0, :2]).log_softmax(-1)
         return float(logs[0, lesson.ids[1]] + logs[1, lesson.ids[2]])
 
     for weight in (0.2, 1.0):

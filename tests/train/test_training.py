@@ -205,7 +205,7 @@ def test_a_folder_of_another_run_is_refused(given):
 
 def test_a_target_that_changes_is_noticed(given, monkeypatch):
     answers = iter([torch.zeros(1), torch.ones(1)])
-    monkeypatch.setattr(training, "_answers_of", lambda target: next(answers))
+    monkeypatch.setattr(training, "probe_logits", lambda target: next(answers))
     with pytest.raises(VentrisError, match="the frozen target changed"):
         trained("medusa", given)
 

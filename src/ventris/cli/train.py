@@ -25,6 +25,7 @@ from ventris.train.settings import (
     JudgeSettings,
     KangarooSettings,
     LongSpecSettings,
+    Medusa2Settings,
     MedusaSettings,
     OmniDraftSettings,
     PlaceSettings,
@@ -78,6 +79,29 @@ def medusa(settings: MedusaSettings) -> None:
     from ventris.train.medusa import train_medusa
 
     _run(train_medusa, settings)
+
+
+def medusa2(settings: Medusa2Settings) -> None:
+    """Medusa-2: Medusa heads and the target tuned together, which makes a new target."""
+    from ventris.train.medusa2 import train_medusa2
+
+    with _progress() as progress:
+        tuned = train_medusa2(settings, progress, _command())
+    quality = tuned.quality
+    _say_acceptance(tuned.trained)
+    console().print(
+        f"against the original, on held-out answers: KL {quality.kl:.4f} nats a token, same likeliest token "
+        f"at {quality.agreement:.1%}, perplexity {quality.perplexity_ratio - 1:+.2%}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    error_console().print(
+        f"the tuned target is in {settings.out}; use it with --model {settings.out} --draft "
+        f"medusa:{settings.out}",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def hydra(settings: HydraSettings) -> None:
@@ -180,6 +204,7 @@ def omnidraft(settings: OmniDraftSettings) -> None:
 
 METHODS: tuple[tuple[Callable[..., None], type[TargetSettings]], ...] = (
     (medusa, MedusaSettings),
+    (medusa2, Medusa2Settings),
     (hydra, HydraSettings),
     (eagle, EagleSettings),
     (aligned, AlignedSettings),
@@ -196,9 +221,13 @@ METHODS: tuple[tuple[Callable[..., None], type[TargetSettings]], ...] = (
 def _run(run: Callable[..., Trained], settings: PlaceSettings) -> None:
     with _progress() as progress:
         trained = run(settings, progress, _command())
+    _say_acceptance(trained)
+    _say_where(settings)
+
+
+def _say_acceptance(trained: Trained) -> None:
     shares = " ".join(f"{share:.3f}" for share in trained.acceptance)
     console().print(f"held-out acceptance by depth: {shares}", highlight=False)
-    _say_where(settings)
 
 
 def _command() -> str:

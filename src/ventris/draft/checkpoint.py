@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,7 +57,7 @@ class HeadCheckpoint:
         config = {
             "format": FORMAT,
             "method": self.method,
-            "target": asdict(self.target),
+            "target": self.target.stored(),
             "sizes": dict(self.sizes),
             "measured": dict(self.measured),
             "training": dict(self.training),
@@ -154,6 +154,9 @@ def open_checkpoint(
 def find_checkpoint(method: str, target: Target, named: str | None = None) -> Path:
     """The folder to load: the one named, or the one shipped for this target.
 
+    A tuned target may hold its heads, in a folder that has the name of the method; naming the target's folder
+    is enough then.
+
     Shipped ones lie in ``checkpoints/<method>-<target>/`` inside the package. They are recognised by their
     sketch of the target, so its name does not matter.
 
@@ -161,11 +164,11 @@ def find_checkpoint(method: str, target: Target, named: str | None = None) -> Pa
         BadInput: if there is none.
     """
     if named:
-        return Path(named).expanduser()
-    here = TargetSketch.of(target)
+        folder = Path(named).expanduser()
+        return folder / method if (folder / method / "config.json").is_file() else folder
     for config in sorted(SHIPPED.glob(f"{method}-*/config.json")):
         folder = config.parent
-        if not TargetSketch.read(read_config(folder)["target"]).difference(here):
+        if not TargetSketch.read(read_config(folder)["target"]).mismatch(target):
             return folder
     raise BadInput(
         f"no {method} checkpoint comes with Ventris for this target; train one with "

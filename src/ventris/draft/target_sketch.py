@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ventris.draft.tuning import Tuning
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 
@@ -37,11 +38,13 @@ class TargetSketch:
 
     The sample is taken from what :meth:`Target.embed` returns, so it is of the dequantised weights, and is
     compared with a tolerance: float32, bfloat16 and 8-bit forms of one model agree. A fine-tuned model that
-    left the embedding alone passes too; heads of its base do draft for it, only less well.
+    left the embedding alone passes too; heads of its base do draft for it, only less well. Heads that were
+    tuned together with their target bring what tells it from its base.
 
     Attributes:
         tokenizer: Fingerprint of the tokenizer; empty where the target came without one.
         embedding: Numbers of some tokens' embeddings, :data:`PROBES` x :data:`COLUMNS` at most.
+        tuning: Where the target was tuned from another: what tells them apart.
     """
 
     vocab_size: int
@@ -49,6 +52,7 @@ class TargetSketch:
     num_layers: int
     tokenizer: str
     embedding: tuple[float, ...]
+    tuning: Tuning | None = None
 
     @classmethod
     def of(cls, target: Target, tokenizer: str = "") -> TargetSketch:
@@ -62,7 +66,8 @@ class TargetSketch:
     @classmethod
     def read(cls, stored: dict[str, Any]) -> TargetSketch:
         """From the ``target`` entry of a checkpoint's ``config.json``."""
-        return cls(**{**stored, "embedding": tuple(stored["embedding"])})
+        tuning = stored.get("tuning") and Tuning.read(stored["tuning"])
+        return cls(**{**stored, "embedding": tuple(stored["embedding"]), "tuning": tuning})
 
     def difference(self, other: TargetSketch) -> str:
         """In which way ``other`` is not the same target, in words; empty if it is."""
@@ -76,13 +81,20 @@ class TargetSketch:
         size = math.hypot(*self.embedding)
         return f"other weights ({apart / size:.0%} apart)" if apart > TOLERANCE * size else ""
 
+    def mismatch(self, target: Target, tokenizer: str = "") -> str:
+        """In which way a target is another one, in words; empty if it is this."""
+        if difference := self.difference(TargetSketch.of(target, tokenizer)):
+            return difference
+        untuned = self.tuning is not None and self.tuning.share(target) < 0.5
+        return "the weights from before it was tuned" if untuned else ""
+
     def check(self, target: Target, what: str, tokenizer: str = "") -> None:
         """Refuse a target that this sketch is not of.
 
         Raises:
             BadInput: naming ``what`` was made for another target, and the difference.
         """
-        if difference := self.difference(TargetSketch.of(target, tokenizer)):
+        if difference := self.mismatch(target, tokenizer):
             raise BadInput(
                 f"{what} was trained for another target: this one has {difference}; train one with "
                 "'ventris train', or load the model that it belongs to"
@@ -91,7 +103,12 @@ class TargetSketch:
     @property
     def digest(self) -> str:
         """Key for what is computed from this very target, number format included."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.stored()).encode()).hexdigest()[:16]
+
+    def stored(self) -> dict[str, Any]:
+        """For a checkpoint's ``config.json``."""
+        facts = asdict(self)
+        return facts if self.tuning else {name: facts[name] for name in facts if name != "tuning"}
 
 
 @torch.no_grad()

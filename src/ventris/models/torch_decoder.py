@@ -210,7 +210,11 @@ class TorchDecoder:
     @torch.no_grad()
     def head(self, hidden: Tensor) -> Tensor:
         """Final norm and vocabulary projection, ``[n, hidden] -> [n, vocab]``."""
-        logits = self.lm_head(self.final_norm(hidden.to(self.device, self.dtype))).to(self.wide)
+        return self.logits(self.final_norm(hidden.to(self.device, self.dtype)))
+
+    def logits(self, normed: Tensor) -> Tensor:
+        """Vocabulary projection of final-normed rows, ``[n, hidden] -> [n, vocab]``, with gradients."""
+        logits = self.lm_head(normed).to(self.wide)
         cap = self.config.logit_softcap
         return torch.tanh(logits / cap) * cap if cap else logits
 

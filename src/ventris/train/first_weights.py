@@ -1,4 +1,4 @@
-"""What decoder layers start from."""
+"""What networks start from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.decoder_network import DecoderNetwork
+from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.target_head import TargetHead
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
@@ -60,7 +61,9 @@ def kept_weights(weights: Weights, config: DecoderConfig, layers: Sequence[int])
     return named
 
 
-def go_on(network: DecoderNetwork, method: str, start: str, target: Target, alike: Sequence[str]) -> None:
+def go_on(
+    network: DecoderNetwork | MedusaHeads, method: str, start: str, target: Target, alike: Sequence[str]
+) -> None:
     """Start from a checkpoint; tied vocabulary rows follow the new shortlist.
 
     Args:

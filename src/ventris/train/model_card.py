@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ventris.train.quality import Quality
+
 
 def model_card(
     method: str, target: str, command: str, training: Mapping[str, Any], acceptance: Sequence[float]
@@ -36,6 +38,31 @@ are measured.
 | training | |
 | --- | --- |
 {facts}
+"""
+
+
+def tuned_card(target: str, heads: str, command: str, quality: Quality) -> str:
+    """The same for a target that was tuned together with its heads.
+
+    Args:
+        target: What it was before.
+        heads: Folder of the heads in its own.
+    """
+    return f"""# {target}, tuned to be guessed
+
+A model of its own, tuned from {target} by low-rank changes that are merged into its weights, so that the
+heads in `{heads}/` guess it better (Medusa-2). It says other things than {target} does:
+
+| on held-out prompts | |
+| --- | --- |
+| KL from {target}, nats a token | {quality.kl:.4f} |
+| places where both find the same token likeliest | {quality.agreement:.1%} |
+| perplexity before | {quality.perplexity_before:.4f} |
+| perplexity after | {quality.perplexity_after:.4f} ({quality.perplexity_ratio - 1:+.2%}) |
+
+    {command}
+
+The changes are small: blocks of 4 bits round them away, so load it as it is stored or as int8.
 """
 
 

@@ -125,7 +125,7 @@ class OwnVocabularyObjective:
     def _guesses(self, batch: Batch, place: Tensor) -> tuple[Tensor, Tensor]:
         row, at = place.unbind(1)
         rows, decoder = self.network.rows(batch.tokens)
-        return self.network.logits(decoder, rows[row, at]), batch.tokens[row, at + 1]
+        return decoder.logits(rows[row, at]), batch.tokens[row, at + 1]
 
 
 def _answers(

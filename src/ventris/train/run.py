@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,15 +15,16 @@ from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
+from ventris.draft.tuning import probe_logits
 from ventris.engine.errors import BadInput, VentrisError
-from ventris.engine.target import Rows, Target
+from ventris.engine.target import Target
 from ventris.model import Model, load
 from ventris.models.cache_folder import cache_folder, written_whole
 from ventris.models.load import DType
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
-from ventris.train.settings import PlaceSettings, RunSettings, TargetSettings, TrainSettings
+from ventris.train.settings import PlaceSettings, RunSettings, TargetSettings, TextSettings, TrainSettings
 from ventris.train.texts import (
     Progress,
     PromptRecord,
@@ -58,9 +60,81 @@ def train_heads(
     Raises:
         BadInput: for settings or data that cannot be used, or a folder that holds something else.
     """
+    prepared = prepare(settings, progress)
+    torch.manual_seed(settings.seed)
+    objective = make(prepared.lesson, settings)
+    trained = prepared.train(objective, settings, "state", progress)
+    save_checkpoint(settings.folder, objective, prepared.sketch, trained, prepared.facts(trained), command)
+    shutil.rmtree(settings.folder / "run")
+    return trained
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run has before it trains.
+
+    Attributes:
+        sketch: That of the target.
+        learnt, held_out: Texts to train and to measure on.
+        taps: Layers that their rows stand for.
+        answers: What the target said before, to see that it stays as it is.
+    """
+
+    settings: TrainSettings
+    lesson: Lesson
+    sketch: TargetSketch
+    learnt: Sequence[Text]
+    held_out: Sequence[Text]
+    taps: Sequence[int]
+    answers: torch.Tensor
+
+    def train(
+        self, objective: Objective, settings: TrainSettings, state: str, progress: Progress | None = None
+    ) -> Trained:
+        """Train an objective.
+
+        Args:
+            state: Name of the file that a killed run goes on from.
+
+        Raises:
+            VentrisError: if the target is no longer what it was.
+        """
+        target = self.lesson.model.target
+        shape = (self.taps, settings.window, settings.batch, settings.seed)
+        file = settings.folder / "run" / f"{state}.safetensors"
+        learnt, held_out = Windows(self.learnt, *shape), Windows(self.held_out, *shape)
+        trained = train(objective, learnt, held_out, settings, file, target.device, progress)
+        if not torch.equal(self.answers, probe_logits(target)):
+            raise VentrisError("the frozen target changed while the heads were trained; the result is void")
+        return trained
+
+    def facts(self, trained: Trained) -> dict[str, Any]:
+        """How a checkpoint was made."""
+        settings = self.settings
+        return {
+            "data": Path(settings.data).name,
+            "prompts_digest": prompts_digest(read_prompts(settings.data, settings.limit)),
+            "training_tokens": len(answer_tokens(self.learnt)),
+            "shortlist_coverage": round(self.lesson.shortlist.coverage(answer_tokens(self.held_out)), 4),
+            "held_out_texts": len(self.held_out),
+            "held_out_acceptance": [round(share, 4) for share in trained.acceptance],
+            "seed": settings.seed,
+            "steps": settings.steps,
+            "wall_seconds": round(trained.seconds, 1),
+            "final_loss": round(trained.loss, 4),
+            "device": self.lesson.model.target.device.type,
+            "settings": settings.deciding(),
+        }
+
+
+def prepare(settings: TrainSettings, progress: Progress | None = None) -> Prepared:
+    """Load the target, and make its texts and the draft vocabulary.
+
+    Raises:
+        BadInput: for settings or data that cannot be used, or a folder that holds something else.
+    """
     folder = settings.folder
-    state = folder / "run" / "state.safetensors"
-    if (folder / "config.json").exists() and not state.exists():
+    if (folder / "config.json").exists() and not (folder / "run" / "state.safetensors").exists():
         raise BadInput(f"{folder} holds a finished checkpoint; choose another --out, or remove it")
     model = load_target(settings, progress)
     if model.source is None or model.source.config is None:
@@ -68,44 +142,15 @@ def train_heads(
     target, config = model.target, model.source.config
     sketch = TargetSketch.of(target, model.tokenizer.fingerprint if model.tokenizer else "")
     claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": sketch.digest})
-    before = _answers_of(target)
+    answers = probe_logits(target)
 
     texts, taps = prepare_texts(model, sketch, settings, progress)
     learnt, held_out = split(texts, settings.held_out, settings.seed)
     if not learnt or not held_out:
         raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
     shortlist = draft_vocabulary(model, settings, learnt, held_out)
-
-    torch.manual_seed(settings.seed)
-    head = TargetHead.of(model.source, shortlist)
-    objective = make(Lesson(model, config, head, shortlist), settings)
-    windows = Windows(learnt, taps, settings.window, settings.batch, settings.seed)
-    measured_on = Windows(held_out, taps, settings.window, settings.batch, settings.seed)
-    trained = train(objective, windows, measured_on, settings, state, target.device, progress)
-    if not torch.equal(before, _answers_of(target)):
-        raise VentrisError("the frozen target changed while the heads were trained; the result is void")
-
-    facts = {
-        "data": Path(settings.data).name,
-        "prompts_digest": prompts_digest(read_prompts(settings.data, settings.limit)),
-        "training_tokens": len(answer_tokens(learnt)),
-        "shortlist_coverage": round(shortlist.coverage(answer_tokens(held_out)), 4),
-        "held_out_texts": len(held_out),
-        "held_out_acceptance": [round(share, 4) for share in trained.acceptance],
-        "seed": settings.seed,
-        "steps": settings.steps,
-        "wall_seconds": round(trained.seconds, 1),
-        "final_loss": round(trained.loss, 4),
-        "device": target.device.type,
-        "settings": settings.deciding(),
-    }
-    save_checkpoint(folder, objective, sketch, trained, facts)
-    name = Path(settings.model).name
-    with written_whole(folder / "README.md") as temporary:
-        shown = {key: value for key, value in facts.items() if key != "settings"}
-        temporary.write_text(model_card(objective.method, name, command, shown, trained.acceptance), "utf-8")
-    shutil.rmtree(folder / "run")
-    return trained
+    lesson = Lesson(model, config, TargetHead.of(model.source, shortlist), shortlist)
+    return Prepared(settings, lesson, sketch, learnt, held_out, taps, answers)
 
 
 def load_target(settings: TargetSettings, progress: Progress | None = None) -> Model:
@@ -154,10 +199,29 @@ def prepare_texts(
         other = HiddenStates.existing(folder, layers, facts)
         layers = tuple(sorted({*read, target.num_layers}))
     hidden = HiddenStates.beneath(folder, layers, facts)
-    files = distil_texts(
-        model, prompts, folder, settings.texts(), settings.answer_batch, progress, hidden.taps, hidden.keep
+    texts = read_answers(
+        model, prompts, folder, hidden, settings.texts(), settings.answer_batch, progress, other
     )
-    return open_texts(files, hidden.complete(target, files, progress, other)), hidden.taps
+    return texts, hidden.taps
+
+
+def read_answers(
+    model: Model,
+    prompts: Sequence[PromptRecord],
+    folder: Path,
+    hidden: HiddenStates,
+    settings: TextSettings,
+    batch: int,
+    progress: Progress | None = None,
+    other: HiddenStates | None = None,
+) -> list[Text]:
+    """The target's answers with its rows of the layers of ``hidden``, made or found in ``folder``.
+
+    Args:
+        other: As for :meth:`HiddenStates.complete`.
+    """
+    files = distil_texts(model, prompts, folder, settings, batch, progress, hidden.taps, hidden.keep)
+    return open_texts(files, hidden.complete(model.target, files, progress, other))
 
 
 def texts_folder(
@@ -203,9 +267,19 @@ def learnt_layers(target: Target) -> tuple[int, ...]:
 
 
 def save_checkpoint(
-    folder: Path, objective: Objective, sketch: TargetSketch, trained: Trained, facts: dict[str, Any]
+    folder: Path,
+    objective: Objective,
+    sketch: TargetSketch,
+    trained: Trained,
+    facts: dict[str, Any],
+    command: str,
 ) -> None:
-    """Write the network, half as large where it was trained and exact where it was copied."""
+    """Write the network, half as large where it was trained and exact where it was copied, and its card.
+
+    Args:
+        facts: As of :meth:`Prepared.facts`.
+        command: For the card.
+    """
     parameters = dict(objective.network.named_parameters())
     tensors = {
         name: tensor.to(torch.bfloat16) if name in parameters else tensor
@@ -213,12 +287,7 @@ def save_checkpoint(
     }
     measured = objective.measured(trained.ranks)
     HeadCheckpoint(objective.method, sketch, objective.sizes, measured, tensors, facts).save(folder)
-
-
-def _answers_of(target: Target) -> torch.Tensor:
-    """The target's logits on a few tokens, bit for bit."""
-    cache = target.new_cache(16)
-    tokens = [i * 7919 % target.vocab_size for i in range(8)]
-    logits = target.forward([Rows(cache, tokens, range(-1, len(tokens) - 1))]).logits[0]
-    cache.release()
-    return logits
+    name = Path(facts["settings"]["model"]).name
+    with written_whole(folder / "README.md") as temporary:
+        shown = {key: value for key, value in facts.items() if key != "settings"}
+        temporary.write_text(model_card(objective.method, name, command, shown, trained.acceptance), "utf-8")

@@ -83,14 +83,18 @@ def train(
 
 
 def make_optimizer(network: nn.Module, settings: RunSettings) -> torch.optim.AdamW:
-    """AdamW; vectors and biases do not decay."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+    """AdamW; vectors and biases do not decay, and each parameter has its own factor on the rate."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.dim() > 1, settings.rate_factor(name)), []).append(parameter)
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=settings.learning_rate, betas=settings.betas()
+        [
+            {"params": some, "weight_decay": settings.weight_decay if decays else 0.0, "factor": factor}
+            for (decays, factor), some in groups.items()
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas(),
     )
 
 
@@ -109,7 +113,7 @@ def _step(
     """One update; its random choices depend on seed and step alone."""
     seed = settings.seed * 1_000_003 + step
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, settings)
+        group["lr"] = group["factor"] * learning_rate(step, settings)
     optimizer.zero_grad(set_to_none=True)
     objective.network.train()
     devices = [torch.cuda.current_device()] if batch.tokens.is_cuda else []

@@ -202,7 +202,7 @@ class Learner:
             # What is said at a position is guessed from the row before it.
             direct = [lesson.start - 1 for lesson in taught.direct]
             merged = [place for lesson in taught.merged for place in range(lesson.start, lesson.stop)]
-            logits = self.network.logits(decoder, rows[row, [*direct, *(place - 1 for place in merged)]])
+            logits = decoder.logits(rows[row, [*direct, *(place - 1 for place in merged)]])
             log_q = logits.log_softmax(-1)
             if direct:
                 total = total + _reverse_kl(log_q[: len(direct)], taught.candidates, taught.log_law).sum()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ventris.draft.decoder_network import whole_sequences
 from ventris.models.config import DecoderConfig
+from ventris.models.low_rank import low_rank_pairs, parameter_key, weight_name
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.weights import Weights, dense
 
@@ -51,8 +52,7 @@ class LengthHead(nn.Module):
 class LearningNetwork(nn.Module):
     """A draft model in training, either its matrices' low-rank changes or all of it.
 
-    Low-rank changes (Hu et al. 2021, arXiv 2106.09685): a matrix W becomes W + B A with r rows in A. B begins
-    as zero, so nothing changes before the first step.
+    Low-rank changes are those of :mod:`ventris.models.low_rank`, unscaled: W becomes W + B A.
 
     Args:
         config: Sizes and switches.
@@ -67,19 +67,14 @@ class LearningNetwork(nn.Module):
         self.length_head = LengthHead(config.hidden_size)
         self._base: dict[str, Tensor] = {}
         self._own = nn.ParameterDict()
-        self._down, self._up = nn.ParameterDict(), nn.ParameterDict()
-        generator = torch.Generator().manual_seed(0)
         for name in weights:
             weight = dense(weights[name]).clone()
             if rank == 0:
-                self._own[_key(name)] = nn.Parameter(weight)
-                continue
-            self._base[name] = weight
-            if name.endswith("_proj.weight"):
-                rows, columns = weight.shape
-                start = torch.randn(rank, columns, generator=generator) * columns**-0.5
-                self._down[_key(name)] = nn.Parameter(start)
-                self._up[_key(name)] = nn.Parameter(torch.zeros(rows, rank))
+                self._own[parameter_key(name)] = nn.Parameter(weight)
+            else:
+                self._base[name] = weight
+        projections = {name: w.shape for name, w in self._base.items() if name.endswith("_proj.weight")}
+        self._down, self._up = low_rank_pairs(projections, rank)
 
     @property
     def drafting(self) -> list[nn.Parameter]:
@@ -89,21 +84,14 @@ class LearningNetwork(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Whole weights by the names of a transformers checkpoint; gradients reach what is trained."""
         if self.rank == 0:
-            return {_name(key): parameter for key, parameter in self._own.items()}
-        changed = {_name(key): up @ self._down[key] for key, up in self._up.items()}
+            return {weight_name(key): parameter for key, parameter in self._own.items()}
+        changed = {weight_name(key): up @ self._down[key] for key, up in self._up.items()}
         return {name: w + changed[name] if name in changed else w for name, w in self._base.items()}
 
     def rows(self, ids: Tensor) -> tuple[Tensor, TorchDecoder]:
         """Final-normed rows of sequences of draft ids, ``[B, L] -> [B, L, d]``, and what made them."""
         decoder = TorchDecoder(self.config, self.weights(), device=ids.device)
         return whole_sequences(decoder, decoder.embed_tokens(ids)), decoder
-
-    @staticmethod
-    def logits(decoder: TorchDecoder, rows: Tensor) -> Tensor:
-        """``[n, d] -> [n, draft_size]``, with gradients."""
-        logits = decoder.lm_head(rows)
-        cap = decoder.config.logit_softcap
-        return torch.tanh(logits / cap) * cap if cap else logits
 
     def learnt(self) -> dict[str, Tensor]:
         """All that training changes, for storing."""
@@ -112,12 +100,3 @@ class LearningNetwork(nn.Module):
     def fill(self, stored: Mapping[str, Tensor]) -> None:
         """Take back what :meth:`learnt` gave."""
         self.load_state_dict({name: stored[name] for name in self.state_dict()})
-
-
-def _key(name: str) -> str:
-    # A dictionary of parameters takes no dots in its keys.
-    return name.replace(".", "/")
-
-
-def _name(key: str) -> str:
-    return key.replace("/", ".")
