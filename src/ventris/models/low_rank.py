@@ -82,17 +82,19 @@ class LowRankChanges(nn.Module):
         finally:
             self.active = True
 
-    def added(self, name: str, rows: Tensor, listed: Tensor | None = None) -> Tensor:
-        """What a matrix's change adds to its product with ``rows``, ``[n, columns] -> [n, matrix rows]``.
+    def added(self, names: Sequence[str], rows: Tensor, listed: Tensor | None = None) -> Tensor:
+        """What matrices' changes add to their products with ``rows``, ``[n, columns] -> [n, matrix rows]``.
 
         Args:
-            listed: Only these rows of the matrix, int64.
+            names: Matrices that read the same rows; what they give is joined.
+            listed: Only these rows of each matrix, int64.
         """
-        key = parameter_key(name)
-        up = self.up[key] if listed is None else self.up[key][listed]
-        read = F.dropout(rows, self.dropout, self.training) @ self.down[key].T
-        added: Tensor = self.scale * read @ up.T
-        return added
+        keys = [parameter_key(name) for name in names]
+        down = torch.cat([self.down[key] for key in keys])
+        read = self.scale * (F.dropout(rows, self.dropout, self.training) @ down.T)
+        ups = [self.up[key] if listed is None else self.up[key][listed] for key in keys]
+        parts = zip(read.chunk(len(keys), dim=-1), ups, strict=True)
+        return torch.cat([part @ up.T for part, up in parts], dim=-1)
 
     @torch.no_grad()
     def merged(self, weights: Weights) -> dict[str, Tensor]:
@@ -120,7 +122,7 @@ class ChangedLinear(Linear):
         frozen = super().__call__(x)
         if not self.changes.active:
             return frozen
-        return frozen + torch.cat([self.changes.added(name, x) for name in self.names], dim=-1)
+        return frozen + self.changes.added(self.names, x)
 
 
 def apply_changes(decoder: TorchDecoder, changes: LowRankChanges) -> None:

@@ -36,9 +36,11 @@ def reproduce_medusa(
     nodes: int = 15,
     repeats: int = 1,
     checkpoint: str | None = None,
+    tuned: str | None = None,
+    tuned_dtype: str = "auto",
     **settings: Any,
 ) -> Reproduction:
-    """Accuracy by head, the searched tree against a full one, and the speed-up.
+    """Accuracy by head, the searched tree against a full one, the speed-up, and Medusa-2 against Medusa-1.
 
     Args:
         data: Prompts as JSONL; the built-in ones when not given.
@@ -47,6 +49,9 @@ def reproduce_medusa(
         nodes: Drafted tokens of the two trees; 15 is a full binary tree of three levels and a node.
         repeats: How often each prompt is decoded for the speed-up.
         checkpoint: Folder of the heads; those that come with Ventris when not given.
+        tuned: Folder that ``ventris train medusa2`` wrote for the same model; without it nothing is said of
+            Medusa-2.
+        tuned_dtype: Format of the tuned target, whose changes blocks of 4 bits round away.
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
     """
     started = perf_counter()
@@ -55,6 +60,7 @@ def reproduce_medusa(
     full = full_tree(accuracies, nodes)
     searched = Medusa.load(measured.model, checkpoint, nodes=len(full.paths))
     complete = Medusa.load(measured.model, checkpoint, full, nodes=len(full.paths))
+    searched_passes = measured.tokens_per_pass(searched)
     rows = [
         Row(f"guess of head {head} right (held-out text)", row[0], "share")
         for head, row in enumerate(accuracies, start=1)
@@ -62,14 +68,46 @@ def reproduce_medusa(
     rows.append(
         Row(
             f"tokens a pass with the searched tree, against a full one of {len(full.paths)} nodes",
-            measured.tokens_per_pass(searched),
+            searched_passes,
             "tokens",
             measured.tokens_per_pass(complete),
         )
     )
     report = measured.race([f"medusa = {_spec('medusa', checkpoint)}"])
     rows.append(speed_row(report, "medusa"))
-    return Reproduction("medusa", MEDUSA_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))
+    notes = [TRAINING]
+    if tuned is not None:
+        own = {**settings, "model": tuned, "dtype": tuned_dtype}
+        second = OnPrompts(data, per_category, max_new_tokens, repeats, own)
+        rows += _medusa2_rows(tuned, second, searched_passes, len(full.paths))
+        notes.append("Medusa-2 is another target: its speed is a multiple of its own plain decoding's")
+    return Reproduction("medusa", MEDUSA_FIGURE, rows, perf_counter() - started, measured.notes(*notes))
+
+
+def _medusa2_rows(tuned: str, measured: OnPrompts, alone: float, nodes: int) -> list[Row]:
+    """Medusa-2 on its own target.
+
+    Args:
+        alone: Tokens a pass of Medusa-1 with as many nodes, on the target from before.
+    """
+    drafter = Medusa.load(measured.model, tuned, nodes=nodes)
+    quality = read_config(find_checkpoint("medusa", measured.model.target, tuned))["training"]["quality"]
+    report = measured.race([f"medusa-2 = {_spec('medusa', tuned)}"])
+    return [
+        Row(
+            f"tokens a pass of Medusa-2, against Medusa-1, with {nodes} nodes",
+            measured.tokens_per_pass(drafter),
+            "tokens",
+            alone,
+        ),
+        Row(
+            "perplexity of the target tuned for Medusa-2, against before (held-out text)",
+            quality["perplexity_after"],
+            "",
+            quality["perplexity_before"],
+        ),
+        speed_row(report, "medusa-2"),
+    ]
 
 
 def reproduce_hydra(

@@ -68,7 +68,7 @@ class JointObjective(AheadObjective[JointNetwork, Medusa2Settings]):
         if vocabulary.kind == "own":
             return logits
         # Rows that all heads share are the target's, so they change with it.
-        return logits + self.network.changes.added(HEAD, states, self.listed)
+        return logits + self.network.changes.added([HEAD], states, self.listed)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         ahead = look_ahead(batch, self.learnt_depths, self.place, self.settings.positions, generator)
