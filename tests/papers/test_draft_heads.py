@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import ventris
 from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.eagle_network import EagleNetwork
 from ventris.draft.hydra_heads import HydraHeads
@@ -13,6 +14,9 @@ from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
+from ventris.models.hf_folder import write_model_folder
+from ventris.models.low_rank import LowRankChanges, untied
+from ventris.models.source import resolve
 from ventris.papers.draft_heads import full_tree, reproduce_eagle3, reproduce_hydra, reproduce_medusa
 from ventris.train.eagle import eagle_taps
 
@@ -54,6 +58,33 @@ def test_medusa(given):
     assert found.ours[3].unit == "x"
     assert found.ours[3].value > 0
     assert not any("/" in note for note in found.notes[1:])
+
+
+def test_medusa_2_stands_beside_medusa_1(given, tmp_path):
+    settings = {key: value for key, value in given.items() if key != "folder"}
+    source = resolve(settings["model"])
+    low_rank = LowRankChanges(source.config, 4, 4.0, 0.0)
+    with torch.no_grad():
+        for parameter in low_rank.up.parameters():
+            parameter.fill_(0.02)
+    write_model_folder(tmp_path, untied(source.config), source.tokenizer, low_rank.merged(source.weights))
+    tuned = ventris.load(str(tmp_path), "float32", "torch", "cpu").target
+    shortlist = Shortlist(torch.arange(40), tuned.vocab_size)
+    network = MedusaHeads(2, tuned.hidden_size, 40, "stored")
+    network.vocabulary.begin(shortlist, TargetHead.of(resolve(tmp_path), shortlist))
+    quality = {"quality": {"perplexity_before": 2.0, "perplexity_after": 2.01}}
+    measured = {"accuracies": ACCURACIES}
+    HeadCheckpoint(
+        "medusa", TargetSketch.of(tuned), network.sizes, measured, network.state_dict(), quality
+    ).save(tmp_path / "medusa")
+    found = reproduce_medusa(
+        checkpoint=str(given["folder"] / "medusa"), nodes=6, tuned=str(tmp_path), **settings
+    )
+    passes, perplexity, speed = found.ours[4:]
+    assert passes.baseline == found.ours[2].value
+    assert passes.value >= 1
+    assert (perplexity.value, perplexity.baseline) == (2.01, 2.0)
+    assert speed.value > 0
 
 
 def test_hydra(given):

@@ -24,7 +24,8 @@ from ventris.train.medusa2 import train_medusa2
 from ventris.train.medusa_joint import JointObjective
 from ventris.train.quality import tuned_quality
 from ventris.train.run import prepare
-from ventris.train.settings import Medusa2Settings, MedusaSettings, read_settings
+from ventris.train.medusa2_settings import Medusa2Settings
+from ventris.train.settings import MedusaSettings, read_settings
 from ventris.train.trainer import make_optimizer
 from ventris.train.windows import Batch, Windows
 
@@ -98,12 +99,12 @@ def test_at_first_the_target_is_its_own_teacher(given):
     objective, _, batch = joint(given)
     objective.network.eval()
     # The heads weigh nothing at step 0, and without changes KL is nothing.
-    assert abs(float(objective.loss(batch, torch.Generator().manual_seed(0)))) < 1e-6
+    assert abs(objective.loss(batch, torch.Generator().manual_seed(0)).item()) < 1e-6
     with torch.no_grad():
         for parameter in objective.network.changes.up.parameters():
             parameter.fill_(0.1)
     moved = objective.loss(batch, torch.Generator().manual_seed(0))
-    assert float(moved) > 1e-3
+    assert moved.item() > 1e-3
     torch.autograd.backward(moved)
     assert all(parameter.grad is not None for parameter in objective.network.changes.parameters())
 
@@ -156,14 +157,15 @@ def test_the_tuned_target_is_a_model_with_heads_of_its_own(finished, tiny_folder
         original.generate("x", draft=f"medusa:{finished.out}")
 
 
-def test_heads_are_measured_on_what_the_tuned_target_says(finished):
-    model = ventris.load(finished.out, device="cpu", threads=1)
-    assert finished.windows.texts
-    for text in finished.windows.texts:
-        if text.answer.any() and not text.answer.all():
-            prompt = text.tokens[~text.answer].tolist()
-            said = model.generate(prompt, max_new_tokens=24, temperature=0.0)
-            assert said.tokens == text.tokens[text.answer].tolist()
+def test_heads_are_measured_on_what_the_tuned_target_says(finished, tiny_folder):
+    folders = (finished.out, str(tiny_folder))
+    model, original = (ventris.load(folder, device="cpu", threads=1) for folder in folders)
+    answered = [text for text in finished.windows.texts if text.answer.any() and not text.answer.all()]
+    prompts = [text.tokens[~text.answer].tolist() for text in answered]
+    said = [text.tokens[text.answer].tolist() for text in answered]
+    asked = {"max_new_tokens": 24, "temperature": 0.0}
+    assert [done.tokens for done in model.generate(prompts, **asked)] == said
+    assert [done.tokens for done in original.generate(prompts, **asked)] != said
     stored = read_config(Path(finished.out) / "medusa")
     assert stored["training"]["held_out_acceptance"][0] == round(finished.result.trained.acceptance[0], 4)
     assert len(stored["training"]["heads_alone_acceptance"]) == 3

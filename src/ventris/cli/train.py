@@ -15,6 +15,7 @@ import typer
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
+from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.settings import (
     AlignedSettings,
     ChimeraSettings,
@@ -25,7 +26,6 @@ from ventris.train.settings import (
     JudgeSettings,
     KangarooSettings,
     LongSpecSettings,
-    Medusa2Settings,
     MedusaSettings,
     OmniDraftSettings,
     PlaceSettings,

@@ -24,12 +24,13 @@ from ventris.models.torch_decoder import TorchDecoder
 from ventris.train.first_weights import go_on
 from ventris.train.hidden_states import HiddenStates
 from ventris.train.medusa import MedusaObjective
+from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.medusa_joint import JointObjective
 from ventris.train.model_card import tuned_card
 from ventris.train.objectives import Lesson
 from ventris.train.quality import Quality, tuned_quality
 from ventris.train.run import Prepared, prepare, read_answers, save_checkpoint
-from ventris.train.settings import Medusa2Settings, TextSettings
+from ventris.train.settings import TextSettings
 from ventris.train.texts import Progress, read_prompts
 from ventris.train.trainer import Trained, measure
 from ventris.train.windows import Windows

@@ -22,8 +22,8 @@ from ventris.models.low_rank import HEAD, LowRankChanges
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.train.ahead import Ahead, look_ahead
 from ventris.train.losses import cross_entropy, kl
+from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.objectives import AheadObjective, Lesson
-from ventris.train.settings import Medusa2Settings
 from ventris.train.windows import Batch
 
 
