@@ -21,10 +21,10 @@ from ventris.models.torch_decoder import TorchDecoder
 from ventris.train import medusa2
 from ventris.train.medusa import MedusaObjective, train_medusa
 from ventris.train.medusa2 import train_medusa2
+from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.medusa_joint import JointObjective
 from ventris.train.quality import tuned_quality
 from ventris.train.run import prepare
-from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.settings import MedusaSettings, read_settings
 from ventris.train.trainer import make_optimizer
 from ventris.train.windows import Batch, Windows
