@@ -70,7 +70,7 @@ def test_medusa_2_stands_beside_medusa_1(given, tmp_path):
     write_model_folder(tmp_path, untied(source.config), source.tokenizer, low_rank.merged(source.weights))
     tuned = ventris.load(str(tmp_path), "float32", "torch", "cpu").target
     shortlist = Shortlist(torch.arange(40), tuned.vocab_size)
-    network = MedusaHeads(2, tuned.hidden_size, 40, "stored")
+    network = MedusaHeads(heads=2, hidden=tuned.hidden_size, shortlist=40, rows="stored")
     network.vocabulary.begin(shortlist, TargetHead.of(resolve(tmp_path), shortlist))
     quality = {"quality": {"perplexity_before": 2.0, "perplexity_after": 2.01}}
     measured = {"accuracies": ACCURACIES}

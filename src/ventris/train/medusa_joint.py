@@ -32,6 +32,7 @@ class JointNetwork(nn.Module):
 
     def __init__(self, heads: MedusaHeads, changes: LowRankChanges) -> None:
         super().__init__()
+        self.sizes: dict[str, Any] = {**heads.sizes}
         self.heads = heads
         self.changes = changes
 
@@ -54,7 +55,6 @@ class JointObjective(AheadObjective[JointNetwork, Medusa2Settings]):
         decoder: TorchDecoder,
         changes: LowRankChanges,
     ) -> None:
-        self.sizes: dict[str, Any] = heads.sizes
         self.decoder = decoder
         super().__init__(JointNetwork(heads, changes), lesson, settings, settings.heads, settings.decay)
         self.listed = lesson.shortlist.ids.to(decoder.device)
