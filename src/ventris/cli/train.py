@@ -53,6 +53,8 @@ SHAPE = (
     "feed_forward",
     "sliding_window",
     "variant",
+    "rank",
+    "alpha",
     "prefix",
     "dropout",
     "layer",

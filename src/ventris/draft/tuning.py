@@ -16,10 +16,10 @@ from torch import Tensor
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 
-PROBES = 8
+PROBES = 16
 """Tokens that are read."""
 
-COLUMNS = 32
+COLUMNS = 64
 """Logits kept at each of them, spread over the vocabulary."""
 
 

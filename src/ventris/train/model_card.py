@@ -62,7 +62,8 @@ heads in `{heads}/` guess it better (Medusa-2). It says other things than {targe
 
     {command}
 
-The changes are small: blocks of 4 bits round them away, so load it as it is stored or as int8.
+The changes are small: blocks of 4 bits round them away, and blocks of 8 bits some of them. Load it as it is
+stored.
 """
 
 
