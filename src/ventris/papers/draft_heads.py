@@ -40,7 +40,7 @@ def reproduce_medusa(
     tuned_dtype: str = "auto",
     **settings: Any,
 ) -> Reproduction:
-    """Accuracy by head, the searched tree against a full one, the speed-up, and Medusa-2 against Medusa-1.
+    """Accuracy by head, the searched tree, typical acceptance, the speed-up, and Medusa-2 against Medusa-1.
 
     Args:
         data: Prompts as JSONL; the built-in ones when not given.
@@ -75,6 +75,18 @@ def reproduce_medusa(
     )
     report = measured.race([f"medusa = {_spec('medusa', checkpoint)}"])
     rows.append(speed_row(report, "medusa"))
+    typical, sampled = (
+        measured.tokens_per_pass(searched, temperature=0.7, verifier=verifier)
+        for verifier in ("typical", "coupled")
+    )
+    rows.append(
+        Row(
+            "tokens a pass of typical acceptance (approximate) at temperature 0.7, against sampled match",
+            typical,
+            "tokens",
+            sampled,
+        )
+    )
     notes = [TRAINING]
     if tuned is not None:
         own = {**settings, "model": tuned, "dtype": tuned_dtype}
