@@ -29,7 +29,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,17 +77,18 @@ class Acceptance:
 def main() -> int:
     """Run everything and return the exit code."""
     options = _options()
+    turns = [question.turns[0] for question in QUESTIONS[: options.questions]]
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         model = work / "model"
         export_target(EMBEDDED_NAME, model)
-        vllm = Vllm(options, work, model)
+        vllm = Vllm(options, turns, work, model)
         own = ventris.load(str(model), dtype=options.dtype, threads=options.threads)
         plain = vllm.answers("plain", None)
         if plain is None:
             return 1
-        reference = [own.generate(turn, max_new_tokens=options.max_new_tokens) for turn in _turns()]
-        same_prompts = plain["prompts"] == [list(own.request(turn).prompt) for turn in _turns()]
+        reference = [own.generate(turn, max_new_tokens=options.max_new_tokens) for turn in turns]
+        same_prompts = plain["prompts"] == [list(own.request(turn).prompt) for turn in turns]
         print(f"prompts: {'as Ventris reads them' if same_prompts else 'OTHERS than Ventris reads'}")
         told = [completion.tokens for completion in reference]
         print(f"vLLM without drafts, answers against Ventris' own: {differences(plain['tokens'], told)}")
@@ -113,14 +114,16 @@ def _try_head(
         return False
     theirs = Acceptance(int(found["drafts"]), [int(count) for count in found["accepted_by_depth"]])
     print(f"\n{method} in vLLM:    {theirs}")
-    print(f"{method} in Ventris: {_own_acceptance(own, drafter, options)}")
+    print(f"{method} in Ventris: {_own_acceptance(own, drafter, vllm.turns, options)}")
     print(f"vLLM with it, answers against vLLM without: {differences(found['tokens'], plain['tokens'])}")
     return bool(found["drafted"] > 0 and found["accepted"] > 0)
 
 
-def _own_acceptance(own: ventris.Model, drafter: Any, options: argparse.Namespace) -> Acceptance:
+def _own_acceptance(
+    own: ventris.Model, drafter: Any, turns: Sequence[str], options: argparse.Namespace
+) -> Acceptance:
     drafts, by_depth = 0, [0] * options.tokens
-    for turn in _turns():
+    for turn in turns:
         completion = own.generate(turn, max_new_tokens=options.max_new_tokens, draft=drafter, policy="fixed")
         stats = completion.stats
         drafts += stats.proposed_by_depth[0] if stats.proposed_by_depth else 0
@@ -132,8 +135,9 @@ def _own_acceptance(own: ventris.Model, drafter: Any, options: argparse.Namespac
 class Vllm:
     """vLLM in a process of its own, a new one for each configuration."""
 
-    def __init__(self, options: argparse.Namespace, work: Path, model: Path) -> None:
+    def __init__(self, options: argparse.Namespace, turns: Sequence[str], work: Path, model: Path) -> None:
         self.options = options
+        self.turns = turns
         self.work = work
         self.model = model
 
@@ -151,7 +155,7 @@ class Vllm:
             "context_length": CONTEXT_LENGTH,
             "max_new_tokens": self.options.max_new_tokens,
             "drafter": drafter and {"method": METHODS[name], **drafter},
-            "conversations": [[{"role": "user", "content": turn}] for turn in _turns()],
+            "conversations": [[{"role": "user", "content": turn}] for turn in self.turns],
         }
         job.write_text(json.dumps(wanted), encoding="utf-8")
         command = [self.options.vllm_python, str(WORKER), str(job), str(found)]
@@ -192,16 +196,13 @@ def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
     return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)) + 1)
 
 
-def _turns() -> Iterator[str]:
-    return (question.turns[0] for question in QUESTIONS)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--vllm-python", required=True, help="the Python of the environment with vLLM")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="heads to try")
+    parser.add_argument("--questions", type=int, default=len(QUESTIONS), help="how many are answered")
     parser.add_argument("--tokens", type=int, default=4, help="tokens drafted ahead (the shipped Medusa: 4)")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="tokens of each answer")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of both engines")
