@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import ventris
@@ -12,6 +13,7 @@ from ventris.draft.kangaroo import KangarooNetwork
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
+from ventris.engine.errors import BadInput
 from ventris.papers.kangaroo import all_accepted, reproduce_kangaroo
 from ventris.train.first_weights import passing_weights
 
@@ -46,7 +48,19 @@ def test_stop_adapter_and_exit_layers(tmp_path, tiny_settings, tiny_model):
     bare = rows["tokens a deep pass, fixed length, against no adapter"]
     assert bare.value == bare.baseline
     assert [rows[f"first {n} drafts all accepted (CTAR), exit at layer 2"].value for n in (1, 2)] == [1, 1]
-    assert "speed with the exit at layer 1, as a multiple of plain decoding's" in rows
+    for layer in (1, 2):
+        assert f"speed with the exit at layer {layer}, as a multiple of plain decoding's" in rows
+    # Three drafts that the target itself made, and its own token.
+    assert rows["tokens a deep pass, fixed length, exit at layer 2"].value > 2
+    assert rows["tokens a deep pass, fixed length, exit at layer 1"].value == bare.value
+
+
+def test_exits_that_cannot_be_told_apart_are_refused(tmp_path, tiny_settings, tiny_model):
+    first, again = (write(tmp_path / name, tiny_model, 1, False) for name in ("first", "again"))
+    with pytest.raises(BadInput, match="two of these adapters exit at layer 1"):
+        reproduce_kangaroo(first, exits=[again], **tiny_settings)
+    with pytest.raises(BadInput, match="give a list of folders"):
+        reproduce_kangaroo(first, exits=again, **tiny_settings)
 
 
 def test_windows_count_from_the_first_draft():

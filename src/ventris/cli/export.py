@@ -1,4 +1,4 @@
-"""``ventris export``: a trained drafter for another engine."""
+"""``ventris export``: a trained drafter, or its target, for another engine."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ class MedusaFormat(StrEnum):
     vllm = "vllm"
 
 
+class ModelFormat(StrEnum):
+    """Forms of a whole model."""
+
+    transformers = "transformers"
+
+
 Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="folder that ventris train wrote")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="where the files go")]
 TargetName = Annotated[str, typer.Option("--target", "-t", help="the target, as the other engine knows it")]
@@ -33,10 +39,13 @@ ModelName = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command with one subcommand for each method that others can run."""
-    group = typer.Typer(no_args_is_help=True, help="Write a trained drafter in the form of another engine.")
+    """Add the command with one subcommand for each method that others can run, and one for the target."""
+    group = typer.Typer(
+        no_args_is_help=True, help="Write a trained drafter, or its target, in the form of another engine."
+    )
     group.command("eagle")(eagle)
     group.command("medusa")(medusa)
+    group.command("model")(model)
     app.add_typer(group, name="export")
 
 
@@ -64,6 +73,20 @@ def medusa(
     from ventris.export.vllm_medusa import export_medusa
 
     export_medusa(checkpoint, folder, model)
+    _said(folder, form)
+
+
+def model(
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL", help="the embedded name, a hub id, a folder or a .gguf")
+    ],
+    folder: Folder,
+    form: Annotated[ModelFormat, typer.Option("--format", help="of the files")] = ModelFormat.transformers,
+) -> None:
+    """A model as a transformers folder in bfloat16, tokenizer and chat template included."""
+    from ventris.export.target_folder import export_target
+
+    export_target(source, folder)
     _said(folder, form)
 
 

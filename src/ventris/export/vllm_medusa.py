@@ -1,11 +1,16 @@
-"""Medusa in the form that vLLM up to 0.32 loads. It drafts a chain of best guesses there, no tree."""
+"""Medusa in the form that vLLM up to 0.32 loads. It drafts a chain of best guesses there, no tree.
+
+vLLM has a form for heads over a shortlist (``token_map``), but 0.32 refuses every checkpoint that uses it,
+since its check of loaded weights does not know that tensor. So the vocabulary rows are written in full, and
+those of tokens that are not listed are zero: their logit is 0, which is below the best listed one's unless
+all of those are negative.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ventris.draft.checkpoint import HeadCheckpoint
@@ -47,7 +52,6 @@ def medusa_config(network: MedusaHeads, vocab_size: int) -> dict[str, Any]:
         "torch_dtype": "bfloat16",
         "hidden_size": network.sizes["hidden"],
         "vocab_size": vocab_size,
-        "truncated_vocab_size": len(network.vocabulary.ids),
         "num_heads": network.sizes["heads"],
         "num_hidden_layers": network.sizes["layers"],
         "medusa_fc_bias": True,
@@ -63,8 +67,8 @@ def medusa_tensors(network: MedusaHeads, vocab_size: int) -> dict[str, Tensor]:
             tensors[f"blocks.{head}.layers.{layer}.weight"] = weight.detach()
             tensors[f"blocks.{head}.layers.{layer}.bias"] = bias[0].detach()
     rows = network.vocabulary.rows.detach()
-    own = rows if rows.dim() == 3 else rows[None]
-    tensors |= {f"lm_heads.{head}.weight": matrix for head, matrix in enumerate(own)}
-    if len(network.vocabulary.ids) < vocab_size:
-        tensors["token_map"] = network.vocabulary.ids.to(torch.int64)
+    for head, listed in enumerate(rows if rows.dim() == 3 else rows[None]):
+        full = listed.new_zeros(vocab_size, listed.shape[-1])
+        full[network.vocabulary.ids] = listed
+        tensors[f"lm_heads.{head}.weight"] = full
     return tensors

@@ -40,7 +40,7 @@ def reproduce_kangaroo(
     Args:
         checkpoint: Folder of the adapter; the one that comes with Ventris when not given.
         feed_forward: Folder of one with a feed-forward part, as the control.
-        exits: Folders of adapters behind other layers.
+        exits: Folders of adapters behind other layers, one for each.
         depth: Tokens drafted ahead at most.
         confidence: Where the stop lies.
         data: Prompts as JSONL; the built-in ones when not given.
@@ -48,10 +48,17 @@ def reproduce_kangaroo(
         max_new_tokens: Output tokens at most.
         repeats: How often each prompt is decoded for the speeds.
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
+
+    Raises:
+        BadInput: before anything is measured, if a folder holds no adapter of the model, or two of them exit
+            at one layer.
     """
+    if isinstance(exits, str):
+        raise BadInput(f"exits is {exits!r}; give a list of folders, exits=[{exits}]")
     started = perf_counter()
     measured = OnPrompts(data, per_category, max_new_tokens, repeats, settings)
     folder = str(find_checkpoint("kangaroo", measured.model.target, checkpoint))
+    layers = _exit_layers(measured, [folder, *exits])
     fixed = _drafted(measured, folder, depth, 0.0)
     stopped = _drafted(measured, folder, depth, confidence)
     rows = [
@@ -85,9 +92,10 @@ def reproduce_kangaroo(
         other = tokens_per_pass(_drafted(measured, feed_forward, depth, 0.0))
         name = "tokens a deep pass, fixed length, against an adapter with a feed-forward part"
         rows.append(Row(name, tokens_per_pass(fixed), "tokens", other))
-    for place, where in enumerate([folder, *exits]):
-        layer = open_checkpoint("kangaroo", measured.model, where)[1].sizes["exit_layer"]
+    for place, (where, layer) in enumerate(zip([folder, *exits], layers, strict=True)):
         answers = fixed if where == folder else _drafted(measured, where, depth, 0.0)
+        name = f"tokens a deep pass, fixed length, exit at layer {layer}"
+        rows.append(Row(name, tokens_per_pass(answers), "tokens"))
         for count, share in enumerate(all_accepted(answers), start=1):
             rows.append(
                 Row(f"first {count} drafts all accepted (CTAR), exit at layer {layer}", share, "share")
@@ -104,6 +112,15 @@ def all_accepted(answers: Sequence[Completion]) -> list[float]:
     drafts = max(sum(sum(done.stats.proposed_by_depth[:1]) for done in answers), 1)
     kept = [sum(counts) for counts in zip_longest(*(d.stats.accepted_by_depth for d in answers), fillvalue=0)]
     return [count / drafts for count in kept]
+
+
+def _exit_layers(measured: OnPrompts, folders: Sequence[str]) -> list[int]:
+    checkpoints = [open_checkpoint("kangaroo", measured.model, folder)[1] for folder in folders]
+    layers: list[int] = [stored.sizes["exit_layer"] for stored in checkpoints]
+    for layer in layers:
+        if layers.count(layer) > 1:
+            raise BadInput(f"two of these adapters exit at layer {layer}; give one for each layer")
+    return layers
 
 
 def _drafts(answers: Sequence[Completion]) -> float:

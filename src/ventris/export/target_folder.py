@@ -1,0 +1,206 @@
+"""A target as a transformers folder in bfloat16, which every other engine and converter reads.
+
+The configuration is written and read back before any weight is: a model that ``config.json`` cannot express
+is refused and not approximated.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from tokenizers.processors import Sequence, TemplateProcessing
+
+from ventris.engine.errors import BadInput
+from ventris.export.folder import require_free, write_json, write_tensors
+from ventris.models.cache_folder import written_whole
+from ventris.models.config import DecoderConfig, RopeScaling
+from ventris.models.hf_config import read_folder_config
+from ventris.models.safetensors_files import INDEX, SINGLE
+from ventris.models.source import resolve
+from ventris.models.tokenizer import Tokenizer
+from ventris.models.weight_names import weight_shapes
+from ventris.models.weights import Weights, dense
+
+FILE_BYTES = 2 << 30
+"""Largest file of weights, as long as one tensor fits; a larger model is written in several."""
+
+_ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+}
+_BYTES = torch.bfloat16.itemsize
+
+
+def export_target(model: str | Path, folder: Path) -> None:
+    """Write a model for other engines; blocks of 4 or 8 bits become plain bfloat16.
+
+    Args:
+        model: As in :func:`ventris.models.source.resolve`.
+        folder: Where the files go.
+
+    Raises:
+        BadInput: if the model is not found or cannot be written this way, or ``folder`` is taken.
+    """
+    source = resolve(model)
+    if source.config is None:
+        raise BadInput(f"{source.name} is a model that only transformers can run; copy its folder instead")
+    write_target_folder(folder, source.config, source.weights, source.tokenizer)
+
+
+def write_target_folder(folder: Path, config: DecoderConfig, weights: Weights, tokenizer: Tokenizer) -> None:
+    """Write a decoder: ``config.json``, safetensors, ``tokenizer.json`` and the chat templates.
+
+    Args:
+        folder: Where the files go.
+        config: Sizes and switches.
+        weights: By transformers' names, each read when it is written; all of
+            :func:`ventris.models.weight_names.weight_shapes`.
+        tokenizer: Written with its special tokens and templates.
+
+    Raises:
+        BadInput: if transformers' configuration cannot express the decoder, or ``folder`` is taken.
+    """
+    require_free(folder)
+    stored = target_config(config)
+    _write_tokenizer(folder, tokenizer, config.context_length)
+    _write_weights(folder, config, weights)
+    write_json(folder / "generation_config.json", _ends(config))
+    # Last, because without a config.json a folder is no checkpoint.
+    write_json(folder / "config.json", stored)
+
+
+def target_config(config: DecoderConfig) -> dict[str, Any]:
+    """The ``config.json`` of a decoder.
+
+    Raises:
+        BadInput: if it does not say all that makes the decoder what it is.
+    """
+    stored = {
+        "model_type": config.family,
+        "architectures": [_ARCHITECTURES.get(config.family)],
+        "torch_dtype": "bfloat16",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": config.activation,
+        "max_position_embeddings": config.context_length,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_scaling(config.rope_scaling),
+        "attention_bias": config.qkv_bias,
+        "mlp_bias": config.mlp_bias,
+        "tie_word_embeddings": config.tied_head,
+        **_windows(config),
+        **_ends(config),
+    }
+    if config.family == "smollm3":
+        stored |= {"no_rope_layers": [1] * config.num_layers, "pad_token_id": None}
+    with tempfile.TemporaryDirectory() as trial:
+        write_json(Path(trial) / "config.json", stored)
+        if config.family not in _ARCHITECTURES or read_folder_config(Path(trial)) != config:
+            raise BadInput(
+                f"this {config.family} model cannot be written as a transformers folder; use the "
+                "transformers checkpoint that it was made from"
+            )
+    return stored
+
+
+def _ends(config: DecoderConfig) -> dict[str, Any]:
+    return {"bos_token_id": config.bos_id, "eos_token_id": list(config.eos_ids) or None}
+
+
+def _windows(config: DecoderConfig) -> dict[str, Any]:
+    if not config.window_layers:
+        return {"sliding_window": None}
+    kinds = ["sliding_attention" if here else "full_attention" for here in config.window_layers]
+    return {"sliding_window": config.sliding_window, "use_sliding_window": True, "layer_types": kinds}
+
+
+def _rope_scaling(scaling: RopeScaling) -> dict[str, Any] | None:
+    """What differs from a plain decoder, and what transformers demands, by the names of ``config.json``."""
+    if scaling.kind == "none":
+        return None
+    plain = asdict(RopeScaling())
+    demanded = ("low_freq_factor", "high_freq_factor") if scaling.kind == "llama3" else ()
+    stored = {
+        name: value for name, value in asdict(scaling).items() if value != plain[name] or name in demanded
+    }
+    if "original_context" in stored:
+        stored["original_max_position_embeddings"] = stored.pop("original_context")
+    return {"rope_type": stored.pop("kind"), "factor": scaling.factor, **stored}
+
+
+def _write_weights(folder: Path, config: DecoderConfig, weights: Weights) -> None:
+    """One file, or several with an index of what is where."""
+    files = list(_split(weight_shapes(config)))
+    if len(files) == 1:
+        names = [SINGLE]
+    else:
+        names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+    for name, tensors in zip(names, files, strict=True):
+        write_tensors(folder / name, {tensor: dense(weights[tensor], torch.bfloat16) for tensor in tensors})
+    if len(files) > 1:
+        total = sum(_BYTES * math.prod(shape) for shape in weight_shapes(config).values())
+        where = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
+        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def _split(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    """Names of the tensors of each file, in order."""
+    names: list[str] = []
+    size = 0
+    for name, shape in shapes.items():
+        more = _BYTES * math.prod(shape)
+        if names and size + more > FILE_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += more
+    yield names
+
+
+def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) -> None:
+    facts = tokenizer.facts
+    with written_whole(folder / "tokenizer.json") as temporary:
+        temporary.write_text(_with_beginning(tokenizer).to_str(pretty=False), encoding="utf-8")
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context_length,
+        "clean_up_tokenization_spaces": False,
+        "add_bos_token": facts.add_bos,
+        **facts.named_tokens,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    for name, template in facts.chat_templates.items():
+        own = "chat_template" if name == "default" else f"additional_chat_templates/{name}"
+        with written_whole(folder / f"{own}.jinja") as temporary:
+            temporary.write_text(template, encoding="utf-8")
+
+
+def _with_beginning(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """The backend, putting the beginning-of-text token before a prompt if and only if the model wants it."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    begin = tokenizer.bos_id if tokenizer.facts.add_bos else None
+    if begin is not None and backend.encode("a").ids[:1] != [begin]:
+        token = backend.id_to_token(begin)
+        adds = TemplateProcessing(
+            single=f"{token} $A", pair=f"{token} $A {token}:1 $B:1", special_tokens=[(token, begin)]
+        )
+        backend.post_processor = (
+            adds if backend.post_processor is None else Sequence([backend.post_processor, adds])
+        )
+    return backend
