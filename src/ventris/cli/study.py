@@ -94,8 +94,9 @@ def _print(report: StudyReport) -> None:
     for run in report.routed.runs if report.routed is not None else ():
         out.print(
             Text(
-                f"decoding with {run.router}: {plain(run.rate)} called, likeness {run.likeness:.1f}, "
-                f"gap closed {plain(run.closed)}"
+                f"decoding with {run.router}: {plain(run.found.rate)} called, "
+                f"{plain(run.found.closed)} of the gap closed; "
+                f"random calls ({plain(run.random.rate)}): {plain(run.random.closed)}"
             )
         )
 

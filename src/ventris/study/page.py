@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from ventris.bench.report.charts import Line, Point, fitted_chart, legend, line_chart
+from ventris.bench.report.charts import Line, Point, fitted_chart, legend, line_chart, nice_ticks
 from ventris.bench.report.html import page, section, table
 from ventris.bench.report.wording import DASH
 from ventris.study.law import LEAST, LawFound
@@ -35,7 +35,7 @@ DEFINITIONS = {
 def render_page(report: StudyReport) -> str:
     """The whole page as HTML."""
     body = [
-        *(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in report.warnings),
+        _warnings(report),
         _how_often(report),
         _where(report),
         _when(report),
@@ -54,6 +54,11 @@ def render_page(report: StudyReport) -> str:
         body=body,
         command="ventris study",
     )
+
+
+def _warnings(report: StudyReport) -> str:
+    lines = "<br>".join(escape(warning[0].upper() + warning[1:]) + "." for warning in report.warnings)
+    return f'<p class="warning">{lines}</p>' if lines else ""
 
 
 def headline(report: StudyReport) -> str:
@@ -135,7 +140,7 @@ def _when(report: StudyReport) -> str:
         Line("not needed", [(_middle(b), b.of_matches or 0.0) for b in first.profile.confidences], 0),
     ]
     title = f'<p class="note">How those tokens lie for {escape(first.small)}:</p>'
-    shares = line_chart(kinds, "the small model's largest probability", "share of its kind", TICKS, 1.0)
+    shares = line_chart(kinds, "the small model's largest probability", "share of its kind", TICKS)
     names = list(first.profile.areas)
     heads = ["area under the ROC curve", *names]
     rows = [
@@ -254,46 +259,46 @@ def _call_from(router: RouterFound, score: float) -> str:
 def _routed(routed: RoutedRuns | None) -> str:
     if routed is None:
         return ""
-    names = list(dict.fromkeys(run.router for run in routed.runs))
-    shade = {name: place for place, name in enumerate(names)}
-    lines = [
-        Line(
-            name,
-            [
-                (0.0, routed.small_likeness),
-                *sorted((run.rate, run.likeness) for run in routed.runs if run.router == name),
-            ],
-            shade[name],
-        )
-        for name in names
-    ]
-    chart = line_chart(lines, "share of tokens called", "likeness to the large model", TICKS, 100.0)
-    heads = ["router", "wanted", "called", "likeness", "gap closed", "nats a token"]
-    rows = [["the small model alone", DASH, "0.0 %", f"{routed.small_likeness:.1f}", "0 %"]]
-    rows[0].append(f"{routed.small_nats:.3f}")
+    start = (0.0, routed.small_likeness)
+    lines = []
+    for name in dict.fromkeys(run.router for run in routed.runs):
+        runs = [run for run in routed.runs if run.router == name]
+        for title, found in (
+            (name, [run.found for run in runs]),
+            (f"random, as often as {name}", [run.random for run in runs]),
+        ):
+            points = sorted((quality.rate, quality.likeness) for quality in found)
+            lines.append(Line(title, [start, *points], len(lines)))
+    ticks = nice_ticks(0.0, max(x for line in lines for x, _ in line.points))
+    chart = line_chart(lines, "share of tokens called", "likeness to the large model", ticks)
+    heads = ["router", "wanted", "called", "likeness", "gap closed", "more than random", "nats a token"]
+    rows = [_quality_row("the small model alone", DASH, 0.0, routed.small_likeness, "0 %", routed.small_nats)]
     for run in routed.runs:
-        closed = DASH if run.closed is None else f"{100 * run.closed:.0f} %"
-        if run.interval is not None:
-            low, high = run.interval
-            closed += f'<span class="interval">{100 * low:.0f}{DASH}{100 * high:.0f}</span>'
-        rows.append(
-            [
-                escape(run.router),
-                plain(run.wanted),
-                plain(run.rate),
-                f"{run.likeness:.1f}",
-                closed,
-                f"{run.nats:.3f}",
-            ]
-        )
-    rows.append(["the large model alone", DASH, "100.0 %", "100.0", "100 %", f"{routed.large_nats:.3f}"])
+        for title, found in ((run.router, run.found), ("random calls", run.random)):
+            closed = DASH if found.closed is None else f"{100 * found.closed:.0f} %" + _ends(found.interval)
+            row = _quality_row(title, plain(run.wanted), found.rate, found.likeness, closed, found.nats)
+            if found is run.found and run.gain is not None:
+                row[5] = f"{100 * run.gain[0]:.0f}{DASH}{100 * run.gain[1]:.0f}"
+            rows.append(row)
+    rows.append(_quality_row("the large model alone", DASH, 1.0, 100.0, "100 %", routed.large_nats))
     note = (
         f'<p class="note">{escape(routed.small)} writes and the large model is called by the router, on the '
         f"{routed.answers} answers that routers were judged on. Called: the share of tokens that it then "
-        "came to. Nats a token: -ln p under the large model; a text that repeats itself is likely too, so "
-        "read it beside the likeness.</p>"
+        "came to; random calls come beside it at that share. More than random: 95 % interval of the "
+        "difference in the gap closed, in points. Nats a token: -ln p under the large model; a text that "
+        "repeats itself is likely too, so read it beside the likeness.</p>"
     )
     return section("Decoding with routers", _legend(lines) + chart + table(heads, rows) + note)
+
+
+def _quality_row(name: str, wanted: str, rate: float, likeness: float, closed: str, nats: float) -> list[str]:
+    return [escape(name), wanted, plain(rate), f"{likeness:.1f}", closed, DASH, f"{nats:.3f}"]
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return ""
+    return f'<span class="interval">{100 * interval[0]:.0f}{DASH}{100 * interval[1]:.0f}</span>'
 
 
 def _settings(report: StudyReport) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ventris.bench.likeness import likeness
 from ventris.draft.model import DraftModel
@@ -24,8 +25,10 @@ from ventris.model import Model
 from ventris.policy.fixed import Fixed
 from ventris.study.routers import Signal, cut_for_rate, random_signal
 from ventris.study.seen_tokens import Answer, Beliefs, SeenTokens
-from ventris.study.shares import DRAWS, quantiles, resamples
+from ventris.study.shares import FEWEST, quantiles, resamples
 from ventris.verify import ThresholdRollback
+
+Numbers = NDArray[np.float64]
 
 
 class RoutedModel(DraftModel):
@@ -77,25 +80,39 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedRun:
-    """What a router did, beside random calls at the rate that it came to.
+class Quality:
+    """How good answers are.
 
     Attributes:
-        wanted: Share of tokens at which it should call, by the answers that its cut was chosen on.
-        rate: Share at which it called while it decoded.
+        rate: Share of tokens that the large model chose.
         likeness: ROUGE-L of the answers to those of the large model alone, 0 to 100.
         nats: Mean of -ln p of their tokens under the large model.
         closed: Share of the small model's distance in likeness from the large one's that is closed.
         interval: 95 % of it, when the answers are resampled; ``None`` with too few of them.
     """
 
-    router: str
-    wanted: float
     rate: float
     likeness: float
     nats: float
     closed: float | None
     interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedRun:
+    """What a router did, beside random calls at the rate that it came to.
+
+    Attributes:
+        wanted: Share of tokens at which it should call, by the answers that its cut was chosen on.
+        gain: 95 % interval of how much more of the gap it closes than random calls; a router is better than
+            chance only where this lies above 0. ``None`` with too few answers.
+    """
+
+    router: str
+    wanted: float
+    found: Quality
+    random: Quality
+    gain: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,46 +203,46 @@ def decode_with_routers(
         fitting: Tokens on which cuts are chosen.
     """
     alone = decoding.with_router(random_signal(seed), math.inf)
-    floor = decoding.likenesses(alone)
-    runs: list[RoutedRun] = []
+    floor = np.asarray(decoding.likenesses(alone))
+    missing = 100 - floor
 
-    def note(router: str, wanted: float, written: Written) -> None:
-        found = decoding.likenesses(written)
-        closed, interval = gap_closed(found, floor, seed)
+    def quality(written: Written) -> tuple[Quality, Numbers]:
+        found = np.asarray(decoding.likenesses(written))
+        closed, interval = share_of_gap(found - floor, missing, seed)
         nats = decoding.nats(written.answers)
-        runs.append(RoutedRun(router, wanted, written.rate, float(np.mean(found)), nats, closed, interval))
+        return Quality(written.rate, float(found.mean()), nats, closed, interval), found
 
+    runs = []
     for router, signal in signals.items():
         known = signal(fitting.beliefs)
         for rate in rates:
             written = decoding.with_router(signal, cut_for_rate(known, rate))
-            note(router, rate, written)
-            coin = decoding.with_router(random_signal(seed), 1 - written.rate)
-            note(f"random, as often as {router}", rate, coin)
+            found, alike = quality(written)
+            coin, by_chance = quality(decoding.with_router(random_signal(seed), 1 - written.rate))
+            gain = share_of_gap(alike - by_chance, missing, seed)[1]
+            runs.append(RoutedRun(router, rate, found, coin, gain))
     return RoutedRuns(
         name,
         len(decoding.references),
-        float(np.mean(floor)),
+        float(floor.mean()),
         decoding.nats(alone.answers),
         decoding.nats([answer.tokens for answer in decoding.references]),
         runs,
     )
 
 
-def gap_closed(
-    found: Sequence[float], floor: Sequence[float], seed: int = 0
+def share_of_gap(
+    gained: Numbers, missing: Numbers, seed: int = 0
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Share of the way from ``floor`` to 100, over all answers, and its 95 % interval over answers.
+    """What was gained of what is missing, over all answers, and its 95 % interval over answers.
 
-    ``None`` where the floor is 100 already, and for the interval with fewer than three answers.
+    ``None`` where nothing is missing, and for the interval with too few answers.
     """
-    gained = np.asarray(found) - np.asarray(floor)
-    missing = 100 - np.asarray(floor)
     if missing.sum() <= 0:
         return None, None
-    closed = float(gained.sum() / missing.sum())
-    if len(found) < 3:
-        return closed, None
-    weights = resamples(len(found), seed, DRAWS)
+    share = float(gained.sum() / missing.sum())
+    if len(gained) < FEWEST:
+        return share, None
+    weights = resamples(len(gained), seed)
     kept = weights @ missing > 0
-    return closed, quantiles((weights @ gained)[kept] / (weights @ missing)[kept])
+    return share, quantiles((weights @ gained)[kept] / (weights @ missing)[kept])

@@ -52,8 +52,8 @@ def run_study(settings: StudySettings, progress: Progress | None = None) -> Stud
     questions = load_questions(settings.data, settings.categories, settings.per_category, settings.template)
     with ready_threads(settings):
         model = load_model(settings, progress=progress)
-        small = [load_small(model, name) for name in settings.small]
-        tuned = None if settings.tuned is None else load_small(model, settings.tuned)
+        small = [load_small(model, name, settings.dtype) for name in settings.small]
+        tuned = None if settings.tuned is None else load_small(model, settings.tuned, settings.dtype)
         ask = asker(model.tokenizer)
         prompts = [ask(question).prompt(0) for question in questions]
         size = size_of(model.target, settings.model)

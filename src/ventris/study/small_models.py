@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.models.parameter_count import parameter_count
 from ventris.parts import build_drafter
+
+if TYPE_CHECKING:
+    from ventris.models.load import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,12 @@ class SmallModel:
     parameters: int
 
 
-def load_small(model: Model, name: str) -> SmallModel:
+def load_small(model: Model, name: str, dtype: DType = "auto") -> SmallModel:
     """A small model beside a large one.
 
     Args:
         name: ``exit:N``, ``aligned``, ``aligned:FOLDER``, or what :func:`ventris.load` takes.
+        dtype: Format of the weights of a model of its own.
 
     Raises:
         BadInput: if there is no such model, it has another vocabulary, or its size cannot be told.
@@ -56,11 +61,11 @@ def load_small(model: Model, name: str) -> SmallModel:
         decoder, listed = drafter.model, drafter.listed
         target = decoder if listed is None else Listed(decoder, listed.tolist(), model.target.vocab_size)
         return SmallModel(name, "a draft model trained for the large one", target, size_of(decoder, name))
-    load = model.workshop.load_target
-    if load is None:
-        raise BadInput(f"cannot load the small model {name!r}: the large one was not loaded by name")
-    target = load(name)
-    return SmallModel(name, "a model of its own", target, size_of(target, name))
+    own = model.further_model(name, dtype, any_size=True)
+    target, size = own, model.target.vocab_size
+    if own.vocab_size != size:
+        target = Listed(own, range(min(own.vocab_size, size)), size)
+    return SmallModel(name, "a model of its own", target, size_of(own, name))
 
 
 def size_of(target: Target, name: str) -> int:
@@ -136,7 +141,8 @@ class Listed:
     """A target that scores some tokens, as one that scores all: the others are impossible.
 
     Args:
-        decoder: Its logits are those of the listed tokens.
+        decoder: Its logits are those of the listed tokens; of further ones, beyond the vocabulary, they are
+            left out.
         listed: Token ids, ascending.
         vocab_size: Tokens in all.
     """
@@ -177,5 +183,5 @@ class Listed:
 
     def _whole(self, logits: Tensor) -> Tensor:
         whole = logits.new_full((len(logits), self.vocab_size), -torch.inf)
-        whole[:, self.listed] = logits
+        whole[:, self.listed] = logits[:, : len(self.listed)]
         return whole

@@ -141,7 +141,7 @@ def line_chart(
     bottom = height - 48
     highest = top_value or max((y for line in lines for _, y in line.points), default=1.0) or 1.0
     levels = nice_ticks(0.0, highest)
-    places = [x for line in lines for x, _ in line.points] or [0.0, 1.0]
+    places = [*(x for line in lines for x, _ in line.points), *ticks] or [0.0, 1.0]
     across_scale = _Scale(min(places), max(places), left + 10, WIDTH - right - 10)
     up_scale = _Scale(levels[0], levels[-1], bottom, top)
     parts = _levels(levels, up_scale, left, WIDTH - right)
