@@ -14,7 +14,6 @@ FURTHER_FLAGS = {
     "model": ("-m",),
     "methods": ("--methods",),
     "peers": ("--peers",),
-    "rates": ("--rates",),
     "per_category": ("--prompts",),
     "categories": ("--categories",),
     "json_file": ("--json",),

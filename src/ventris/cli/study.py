@@ -18,8 +18,8 @@ from ventris.study.settings import StudySettings, read_settings
 if TYPE_CHECKING:
     from ventris.study.record import StudyReport
 
-SEPARATORS = {"methods": ",", "categories": ",", "rates": ","}
-"""Options that may be repeated, and what separates several values in one of them."""
+SEVERAL = ("methods", "categories")
+"""Options that may be repeated, or hold several values with commas between them."""
 
 
 def register(app: typer.Typer) -> None:
@@ -103,8 +103,8 @@ def _print(report: StudyReport) -> None:
 
 def _read(given: Mapping[str, Any]) -> StudySettings:
     split = {
-        key: [part.strip() for value in given[key] for part in str(value).split(mark) if part.strip()]
-        for key, mark in SEPARATORS.items()
+        key: [part.strip() for value in given[key] for part in value.split(",") if part.strip()]
+        for key in SEVERAL
         if key in given
     }
     return read_settings({**given, **split})
