@@ -117,7 +117,7 @@ def test_a_template_makes_prompts_of_lines_of_another_form(tmp_path: Path) -> No
 def test_a_template_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, template: str) -> None:
     file = tmp_path / "words.jsonl"
     file.write_text('{"concepts": ["dog", "run"]}')
-    with pytest.raises(BadInput, match="does not fit line 1 of words.jsonl") as caught:
+    with pytest.raises(BadInput, match=r"does not fit line 1 of words\.jsonl") as caught:
         load_questions(str(file), template=template)
     assert "\n" not in str(caught.value)
     with pytest.raises(BadInput, match="needs a file"):

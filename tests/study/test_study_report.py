@@ -24,7 +24,7 @@ EMPTY_TAGS = {"meta", "line", "circle", "rect", "polyline", "polygon", "br"}
 
 
 def small_model(name: str, target: ToyTarget, parameters: int) -> SmallModel:
-    return SmallModel(name, "a toy", target, parameters)
+    return SmallModel(name, "model", target, parameters)
 
 
 def family() -> list[SmallModel]:

@@ -18,7 +18,7 @@ class Pair:
     Attributes:
         method: How the two choose a token together.
         small: The model whose own choice is compared: the tuned one in ``proxy``.
-        kind: What it is, in words.
+        kind: What it is made of.
         ratio: Parameters of the large model by its own.
         cut: Answers that reached the limit of tokens.
     """

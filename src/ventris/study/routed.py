@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ventris.bench.likeness import likeness
 from ventris.draft.model import DraftModel
-from ventris.engine.parts import Budget, DraftJob
+from ventris.engine.parts import DraftJob
 from ventris.engine.request import Completion
 from ventris.engine.sampling import Row
 from ventris.engine.target import Target
@@ -51,14 +51,6 @@ class RoutedModel(DraftModel):
     def hands_over(self, job: DraftJob, row: Row) -> bool:
         """True where the router asks for the large model."""
         return float(self.signal(Beliefs.of(torch.from_numpy(row)[None]))[0]) >= self.cut
-
-
-class _Unlimited(Fixed):
-    """Drafts as long as the answer."""
-
-    def __init__(self, longest: int) -> None:
-        super().__init__()
-        self.budget = Budget(longest, longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +152,7 @@ class Decoding:
             done: Completion = self.model.generate(
                 list(answer.prompt),
                 draft=drafter,
-                policy=_Unlimited(most),
+                policy=Fixed(most, most),
                 verifier=ThresholdRollback(math.inf),
                 max_new_tokens=most,
                 temperature=0.0,

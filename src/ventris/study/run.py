@@ -189,13 +189,13 @@ def _warnings(pairs: Sequence[Pair], settings: StudySettings, small: Sequence[Sm
             f"up to {cut} of {answers} answers were cut at {settings.max_new_tokens} tokens; "
             "their places are those in the text up to there"
         )
-    kinds = {one.kind.partition(",")[2].strip() or one.kind for one in small}
-    if len(kinds) > 1 and len(small) > 1:
+    if len({one.kind for one in small}) > 1:
         said.append(
             "the small models are of different kinds, so what changes along the law is not their size alone"
         )
-    if any("untrained" in one.kind for one in small):
+    if any(one.kind == "early exit" for one in small):
         said.append(
-            "exits were never trained to end there; a trained model of that size is needed far less often"
+            "early exits are the large model's own first layers, which nobody trained to end there; "
+            "a trained model of such a size would need the large one less often"
         )
     return said

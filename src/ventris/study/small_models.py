@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -24,19 +24,23 @@ if TYPE_CHECKING:
     from ventris.models.load import DType
 
 
+Kind = Literal["early exit", "aligned draft model", "model"]
+"""An early exit is the large model's own first layers, which nobody trained to end there."""
+
+
 @dataclass(frozen=True, slots=True)
 class SmallModel:
     """A model that writes until the large one has to step in.
 
     Attributes:
         name: As the user wrote it.
-        kind: What it is, in words.
+        kind: What it is made of.
         target: Scores the large model's whole vocabulary.
         parameters: Numbers in its weights, without those it borrows from the large model.
     """
 
     name: str
-    kind: str
+    kind: Kind
     target: Target
     parameters: int
 
@@ -54,18 +58,17 @@ def load_small(model: Model, name: str, dtype: DType = "auto") -> SmallModel:
     if name.startswith("exit:"):
         layers = _layers(name, model.target.num_layers)
         config = replace(config_of(model.target), num_layers=layers)
-        kind = f"the large model's first {layers} of {model.target.num_layers} layers, untrained"
-        return SmallModel(name, kind, FirstLayers(model.target, layers), parameter_count(config))
+        return SmallModel(name, "early exit", FirstLayers(model.target, layers), parameter_count(config))
     if re.match(r"aligned(:|$)", name):
         drafter = build_drafter(name, model.workshop)
         decoder, listed = drafter.model, drafter.listed
         target = decoder if listed is None else Listed(decoder, listed.tolist(), model.target.vocab_size)
-        return SmallModel(name, "a draft model trained for the large one", target, size_of(decoder, name))
+        return SmallModel(name, "aligned draft model", target, size_of(decoder, name))
     own = model.further_model(name, dtype, any_size=True)
     target, size = own, model.target.vocab_size
     if own.vocab_size != size:
         target = Listed(own, range(min(own.vocab_size, size)), size)
-    return SmallModel(name, "a model of its own", target, size_of(own, name))
+    return SmallModel(name, "model", target, size_of(own, name))
 
 
 def size_of(target: Target, name: str) -> int:
