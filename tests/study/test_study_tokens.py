@@ -14,7 +14,7 @@ from ventris.study.profiles import profile
 from ventris.study.run import write
 from ventris.study.seen_tokens import CHUNK, Answer, Beliefs, see
 from ventris.study.shares import share
-from ventris.study.small_models import FirstLayers, Listed
+from ventris.study.small_models import FirstLayers, Listed, load_small
 from ventris.testing import ToyTarget
 
 
@@ -163,3 +163,13 @@ def test_logits_beyond_the_vocabulary_are_left_out():
     assert int(see(longer, answers).beliefs.choice.max()) < 8
     shorter = Listed(ToyTarget(5, sharpness=3.0), range(5), 8)
     assert int(see(shorter, answers).beliefs.choice.max()) < 5
+
+
+def test_models_of_one_family_may_score_more_tokens():
+    further = ToyTarget(11, sharpness=3.0)
+    model = Model(large(), load_further=lambda name, dtype: (further, None, None))
+    assert model.further_model("longer", any_size=True) is further
+    with pytest.raises(BadInput, match="has 11 tokens and the target 8"):
+        model.further_model("longer")
+    with pytest.raises(BadInput, match="cannot tell how many parameters 'longer' has"):
+        load_small(model, "longer")

@@ -21,8 +21,9 @@ DEFINITIONS = {
     "along the text that the two wrote together with the large model always asked",
     "oracle": "the large model's own greedy token; exact speculative decoding writes the same, and keeps "
     "drafts of one token at a share of 1 minus the frequency",
-    "contrast": "(1 + w) l - w s with w = 0.5 over the tokens that the large model finds plausible",
-    "interpolate": "s + w (l - s) with w = 0.5 over the plausible tokens; contrastive in the paper's code",
+    "contrast": "(1 + w) l - w s with w = 0.5, over the tokens that the small model knows and the large one "
+    "finds plausible",
+    "interpolate": "s + w (l - s) with w = 0.5 over the same tokens; contrastive in the paper's code",
     "mixture": "half of each model's probabilities",
     "proxy": "l + (f - s) with the tuned small model f; it is f whose token is compared",
     "place": "t/T: how many tokens precede, by the length of the answer",
@@ -260,7 +261,7 @@ def _routed(routed: RoutedRuns | None) -> str:
     if routed is None:
         return ""
     start = (0.0, routed.small_likeness)
-    lines = []
+    lines: list[Line] = []
     for name in dict.fromkeys(run.router for run in routed.runs):
         runs = [run for run in routed.runs if run.router == name]
         for title, found in (
@@ -274,10 +275,10 @@ def _routed(routed: RoutedRuns | None) -> str:
     heads = ["router", "wanted", "called", "likeness", "gap closed", "more than random", "nats a token"]
     rows = [_quality_row("the small model alone", DASH, 0.0, routed.small_likeness, "0 %", routed.small_nats)]
     for run in routed.runs:
-        for title, found in ((run.router, run.found), ("random calls", run.random)):
-            closed = DASH if found.closed is None else f"{100 * found.closed:.0f} %" + _ends(found.interval)
-            row = _quality_row(title, plain(run.wanted), found.rate, found.likeness, closed, found.nats)
-            if found is run.found and run.gain is not None:
+        for title, one in ((run.router, run.found), ("random calls", run.random)):
+            closed = DASH if one.closed is None else f"{100 * one.closed:.0f} %" + _ends(one.interval)
+            row = _quality_row(title, plain(run.wanted), one.rate, one.likeness, closed, one.nats)
+            if one is run.found and run.gain is not None:
                 row[5] = f"{100 * run.gain[0]:.0f}{DASH}{100 * run.gain[1]:.0f}"
             rows.append(row)
     rows.append(_quality_row("the large model alone", DASH, 1.0, 100.0, "100 %", routed.large_nats))

@@ -106,7 +106,7 @@ def fit_routers(seen: SeenTokens, seed: int = 0) -> FittedRouters | str:
     Returns:
         Why there are none, if there is too little to fit or to judge them on.
     """
-    if len(seen.question.unique()) < FEWEST_ANSWERS:
+    if len(set(seen.question.tolist())) < FEWEST_ANSWERS:
         return f"routers need at least {FEWEST_ANSWERS} answers, half of them to be judged on"
     fitting, judging = seen.of(seen.question % 2 == 0), seen.of(seen.question % 2 == 1)
     for part, name in ((fitting, "fitted"), (judging, "judged")):
@@ -182,7 +182,7 @@ def features(beliefs: Beliefs) -> Tensor:
 
 def _learn(fitting: SeenTokens) -> Signal | None:
     """A logistic unit, its penalty chosen on every second of the answers; ``None`` with too few for that."""
-    order = torch.searchsorted(fitting.question.unique(), fitting.question)
+    order = torch.tensor(_ranks(fitting.question.tolist()))
     first, second = fitting.of(order % 2 == 0), fitting.of(order % 2 == 1)
     for part in (first, second):
         if not bool(part.mismatch.any()) or bool(part.mismatch.all()):
@@ -190,6 +190,12 @@ def _learn(fitting: SeenTokens) -> Signal | None:
     held_out = features(second.beliefs), ~second.mismatch
     probe = fit_probe(features(first.beliefs), ~first.mismatch, held_out, PENALTIES, weighted=False)
     return lambda beliefs: 1 - probe.scores(features(beliefs))
+
+
+def _ranks(values: list[int]) -> list[int]:
+    """Each value's place among the different ones."""
+    place = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    return [place[value] for value in values]
 
 
 def random_signal(seed: int) -> Signal:
