@@ -7,12 +7,15 @@ from html import escape
 from ventris.bench.report.charts import Line, Point, fitted_chart, legend, line_chart, nice_ticks
 from ventris.bench.report.html import page, section, table
 from ventris.bench.report.wording import DASH
-from ventris.study.law import LEAST, LawFound
+from ventris.study.law import EXPONENTS, LEAST, LawFound
 from ventris.study.profiles import Bin
 from ventris.study.record import Pair, StudyReport
 from ventris.study.routed import RoutedRuns
 from ventris.study.routers import RouterFound
 from ventris.study.shares import Share
+
+FEWEST_TOKENS = 5
+"""Tokens of a tenth below which no point is drawn for it."""
 
 TICKS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
 
@@ -125,7 +128,8 @@ def _where(report: StudyReport) -> str:
     pairs, colours = _one_method(report), _colours(report)
     lines = [_line(pair, pair.profile.positions, colours[pair.small]) for pair in pairs]
     chart = line_chart(lines, "place in the answer, t/T", "share of tokens it is needed at", TICKS, 1.0)
-    note = f'<p class="note">Method: {escape(pairs[0].method)}. A point for each tenth of the answers.</p>'
+    note = f'<p class="note">Method: {escape(pairs[0].method)}. A point for each tenth of the answers '
+    note += f"that holds {FEWEST_TOKENS} tokens or more.</p>"
     return section("Where", _legend(lines) + chart + note)
 
 
@@ -203,9 +207,10 @@ def _law(report: StudyReport) -> str:
         )
     note = (
         '<p class="note">frequency = -a R<sup>-alpha</sup> + b, all three at least '
-        f"{LEAST:g} as in the paper; intervals by resampling the answers. Three parameters on so few points "
-        "fit almost anything, so believe R² on the ratios left out, each predicted from the others: below 0, "
-        "their mean would do better. The line, b0 + b1 ln R, has a parameter less.</p>"
+        f"{LEAST:g} as in the paper, alpha at most {EXPONENTS[-1]:g}; intervals by resampling the answers. "
+        "Three parameters on so few points fit almost anything, so believe R² on the ratios left out, each "
+        "predicted from the others: below 0, their mean would do better. The line, b0 + b1 ln R, "
+        "has a parameter less.</p>"
     )
     keys = legend(list(found), list(shade.values()))
     return section("By size", keys + chart + table(heads, rows) + note + missing)
@@ -276,10 +281,10 @@ def _routed(routed: RoutedRuns | None) -> str:
     rows = [_quality_row("the small model alone", DASH, 0.0, routed.small_likeness, "0 %", routed.small_nats)]
     for run in routed.runs:
         for title, one in ((run.router, run.found), ("random calls", run.random)):
-            closed = DASH if one.closed is None else f"{100 * one.closed:.0f} %" + _ends(one.interval)
+            closed = DASH if one.closed is None else f"{_points(one.closed)} %" + _ends(one.interval)
             row = _quality_row(title, plain(run.wanted), one.rate, one.likeness, closed, one.nats)
             if one is run.found and run.gain is not None:
-                row[5] = f"{100 * run.gain[0]:.0f}{DASH}{100 * run.gain[1]:.0f}"
+                row[5] = f"{_points(run.gain[0])} to {_points(run.gain[1])}"
             rows.append(row)
     rows.append(_quality_row("the large model alone", DASH, 1.0, 100.0, "100 %", routed.large_nats))
     note = (
@@ -299,7 +304,12 @@ def _quality_row(name: str, wanted: str, rate: float, likeness: float, closed: s
 def _ends(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return ""
-    return f'<span class="interval">{100 * interval[0]:.0f}{DASH}{100 * interval[1]:.0f}</span>'
+    return f'<span class="interval">{_points(interval[0])} to {_points(interval[1])}</span>'
+
+
+def _points(value: float) -> str:
+    """A share as whole per cent; what rounds to 0 has no sign."""
+    return str(round(100 * value))
 
 
 def _settings(report: StudyReport) -> str:
@@ -320,7 +330,11 @@ def _one_method(report: StudyReport) -> list[Pair]:
 
 
 def _line(pair: Pair, bins: list[Bin], colour: int) -> Line:
-    points = [(_middle(b), b.mismatches.value) for b in bins if b.mismatches.value is not None]
+    points = [
+        (_middle(b), b.mismatches.value)
+        for b in bins
+        if b.mismatches.value is not None and b.mismatches.tokens >= FEWEST_TOKENS
+    ]
     return Line(pair.small, points, colour)
 
 
