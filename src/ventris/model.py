@@ -286,7 +286,7 @@ class Model:
     @cached_property
     def workshop(self) -> Workshop:
         """What parts are built with."""
-        return Workshop(self.target, self._load_target, self.cost_curve, self.tokenizer, self.batch_latency)
+        return Workshop(self.target, self.further_model, self.cost_curve, self.tokenizer, self.batch_latency)
 
     def cost_curve(
         self, again: bool = False, progress: Callable[[str, float | None], None] | None = None
@@ -315,23 +315,32 @@ class Model:
         summarize = getattr(self.target, "most_probable", None)
         return Trace(summarize=summarize) if summarize else Trace()
 
-    def _load_target(self, name: str) -> Target:
-        if name in self._further:
-            return self._further[name]
+    def further_model(self, name: str, dtype: DType = "auto", any_size: bool = False) -> Target:
+        """A draft model, or one that a guide asks, beside this one; loaded once.
+
+        Args:
+            any_size: It may score more or fewer tokens than this one, as models of one family may.
+
+        Raises:
+            BadInput: if it cannot be loaded, or has another vocabulary.
+        """
+        key = f"{name} {dtype}"
+        if key in self._further and (any_size or self._further[key].vocab_size == self.target.vocab_size):
+            return self._further[key]
         if self._load_further is None:
             raise BadInput(f"cannot load the draft model {name!r}: this model was not loaded by name")
-        target, tokenizer, _ = self._load_further(name)
+        target, tokenizer, _ = self._load_further(name, dtype=dtype)
         if self.tokenizer is not None and tokenizer.fingerprint != self.tokenizer.fingerprint:
             raise BadInput(
                 f"the draft model {name!r} has another tokenizer than the target; "
                 "drafts are token ids, so both must share one vocabulary"
             )
-        if target.vocab_size != self.target.vocab_size:
+        if target.vocab_size != self.target.vocab_size and not any_size:
             raise BadInput(
                 f"the draft model {name!r} has {target.vocab_size} tokens and the target "
                 f"{self.target.vocab_size}; both must share one vocabulary"
             )
-        self._further[name] = target
+        self._further[key] = target
         return target
 
     def read_calls(self, text: str) -> ToolAnswer:

@@ -103,3 +103,22 @@ def test_a_base_model_gets_plain_text() -> None:
 def test_text_without_a_tokenizer_is_refused() -> None:
     with pytest.raises(BadInput, match="no tokenizer"):
         Conversation(Question("q", "c", turns=("one",)), None).prompt(0)
+
+
+def test_a_template_makes_prompts_of_lines_of_another_form(tmp_path: Path) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"id": 7, "concepts": ["dog", "run"], "category": "short"}\n{"concepts": ["cat"]}\n')
+    first, second = load_questions(str(file), template="Use {concepts} {{so}}.")
+    assert first == Question("7", "short", turns=("Use dog, run {so}.",))
+    assert second == Question("2", "prompts", turns=("Use cat {so}.",))
+
+
+@pytest.mark.parametrize("template", ["{words}", "{concepts.x}", "{0}", "{concepts", "{concepts:d}"])
+def test_a_template_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, template: str) -> None:
+    file = tmp_path / "words.jsonl"
+    file.write_text('{"concepts": ["dog", "run"]}')
+    with pytest.raises(BadInput, match=r"does not fit line 1 of words\.jsonl") as caught:
+        load_questions(str(file), template=template)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(BadInput, match="needs a file"):
+        load_questions(template=template)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ventris.papers.bild import Setting, best_by_quality, longest_common, reproduce_bild
+from ventris.bench.likeness import longest_common
+from ventris.papers.bild import Setting, best_by_quality, reproduce_bild
 from ventris.papers.jsonschemabench import reproduce_jsonschemabench
 from ventris.papers.spectr import reproduce_spectr
 

@@ -20,7 +20,10 @@ CONVERSATION = ("writing", "roleplay", "reasoning", "math", "coding", "extractio
 
 
 def load_questions(
-    data: str | None = None, categories: Sequence[str] = (), per_category: int | None = None
+    data: str | None = None,
+    categories: Sequence[str] = (),
+    per_category: int | None = None,
+    template: str | None = None,
 ) -> list[Question]:
     """The questions to ask, in the order of the file.
 
@@ -29,11 +32,15 @@ def load_questions(
             line; ``None`` for the built-in set.
         categories: Only these; all if empty.
         per_category: The first so many of each.
+        template: A prompt with the fields of each line in braces, such as ``"Solve: {question}"``, for files
+            of another form; lists are joined with commas.
 
     Raises:
         BadInput: if the file cannot be read, a line is of no known form, or nothing is left.
     """
-    questions = list(QUESTIONS) if data is None else _read(data)
+    if template is not None and data is None:
+        raise BadInput("a template needs a file whose fields it names; give data")
+    questions = list(QUESTIONS) if data is None else _read(data, template)
     known = dict.fromkeys(question.category for question in questions)
     for category in categories:
         if category not in known:
@@ -54,7 +61,7 @@ def _select(
     return chosen
 
 
-def _read(data: str) -> list[Question]:
+def _read(data: str, template: str | None) -> list[Question]:
     path = Path(data).expanduser()
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -68,6 +75,8 @@ def _read(data: str) -> list[Question]:
                 entry = json.loads(line)
             except ValueError as error:
                 raise BadInput(f"{place} is no JSON: {error}") from None
+            if template is not None:
+                entry = _filled(template, entry, place)
             questions.append(read_question(entry, str(number), place))
     if not questions:
         raise BadInput(f"{path.name} holds no prompts; write one JSON object in each line")
@@ -75,6 +84,25 @@ def _read(data: str) -> list[Question]:
     if doubled:
         raise BadInput(f"{path.name} has two questions with the id {doubled[0]!r}")
     return questions
+
+
+def _filled(template: str, entry: Any, place: str) -> dict[str, Any]:
+    """A line as a prompt made of its fields; its id and category stay."""
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{place} is no JSON object with a prompt")
+    fields = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in entry.items()
+    }
+    try:
+        prompt = template.format(**fields)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"the template {template!r} does not fit {place} ({type(error).__name__}: {error}); "
+            f"it has the fields {', '.join(fields)}"
+        ) from None
+    kept = {name: entry[name] for name in ("question_id", "id", "category") if name in entry}
+    return {**kept, "prompt": prompt}
 
 
 def read_question(entry: Any, fallback_id: str, place: str) -> Question:

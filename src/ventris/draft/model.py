@@ -84,9 +84,9 @@ class DraftModel:
         self.width = width
         self.nodes = nodes
         self.samples = samples
-        self._listed = None if vocabulary is None else np.asarray(vocabulary, dtype=np.int64)
+        self.listed = None if vocabulary is None else np.asarray(vocabulary, dtype=np.int64)
         if model is not None:
-            self._ids = np.arange(model.vocab_size) if self._listed is None else self._listed
+            self._ids = np.arange(model.vocab_size) if self.listed is None else self.listed
         self.draws = samples > 0
         self.shape = "chain" if width == 1 and samples <= 1 else "tree"
 
@@ -132,7 +132,7 @@ class DraftModel:
         rows = logits.detach().cpu().numpy()
         sampled = self.draws and not growth.job.request.sampling.greedy
         for node, row in zip(scored, rows, strict=True):
-            if self._unsure(growth, row):
+            if self.hands_over(growth.job, row):
                 continue
             if growth.job.request.keep_beliefs:
                 growth.tree.beliefs[node] = self._over_all(distribution(row, Sampling(temperature=1.0)))
@@ -146,9 +146,12 @@ class DraftModel:
         if not sampled:
             self._choose(growth)
 
-    def _unsure(self, growth: _Growth, row: Row) -> bool:
-        """True if the budget asks for more confidence than the best next token has."""
-        least = growth.job.budget.confidence
+    def hands_over(self, job: DraftJob, row: Row) -> bool:
+        """True if nothing is drafted behind a node with the logits ``row``: the target shall go on there.
+
+        Here where the budget asks for more confidence than the best next token has.
+        """
+        least = job.budget.confidence
         return least > 0 and exp(most_probable(row, 1)[0][1]) < least
 
     def _limits(self, growth: _Growth) -> tuple[int, int]:
@@ -172,7 +175,7 @@ class DraftModel:
 
     def _over_all(self, q: Tensor) -> Tensor:
         """Probabilities of what the model scores as those of the whole vocabulary."""
-        return q if self._listed is None else over_all(q, self._listed, self.model.vocab_size)
+        return q if self.listed is None else over_all(q, self.listed, self.model.vocab_size)
 
     def _offer_children(self, growth: _Growth, node: int, row: Row) -> None:
         path = 1.0

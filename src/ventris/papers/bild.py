@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from ventris.bench.likeness import mean_likeness
 from ventris.engine.request import Completion
 from ventris.papers.on_prompts import OnPrompts, speed, tokens_per_pass
 from ventris.papers.reproduction import Reproduction, Row
@@ -99,27 +100,7 @@ def best_by_quality(grid: Sequence[Setting]) -> list[Setting]:
     return best
 
 
-def likeness(answers: Sequence[Completion], references: Sequence[Completion]) -> float:
-    """Mean ROUGE-L (F-measure over tokens) of answers to their references, 0 to 100."""
-    scores = []
-    for answer, reference in zip(answers, references, strict=True):
-        common = longest_common(answer.tokens, reference.tokens)
-        scores.append(200 * common / (len(answer.tokens) + len(reference.tokens)))
-    return sum(scores) / len(scores)
-
-
-def longest_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the longest common subsequence."""
-    row = [0] * (len(other) + 1)
-    for token in one:
-        above_left = 0
-        for place, candidate in enumerate(other, start=1):
-            above = row[place]
-            row[place] = above_left + 1 if candidate == token else max(above, row[place - 1])
-            above_left = above
-    return row[-1]
-
-
 def _try(measured: OnPrompts, draft: str, setting: Setting, plain: Sequence[Completion]) -> Setting:
     answers = measured.answers(draft=draft, **setting.method)
-    return Setting(setting.confidence, setting.nats, likeness(answers, plain), tokens_per_pass(answers))
+    alike = mean_likeness([done.tokens for done in answers], [done.tokens for done in plain])
+    return Setting(setting.confidence, setting.nats, alike, tokens_per_pass(answers))

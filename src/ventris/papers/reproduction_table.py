@@ -6,6 +6,7 @@ REPRODUCTIONS: dict[str, str] = {
     "direct-alignment": "ventris.papers.direct_alignment:reproduce_direct_alignment",
     "eagle3": "ventris.papers.draft_heads:reproduce_eagle3",
     "falcon": "ventris.papers.falcon:reproduce_falcon",
+    "fs-gen": "ventris.papers.fs_gen:reproduce_fs_gen",
     "hydra": "ventris.papers.draft_heads:reproduce_hydra",
     "jsonschemabench": "ventris.papers.jsonschemabench:reproduce_jsonschemabench",
     "judge-decoding": "ventris.papers.judge_decoding:reproduce_judge_decoding",

@@ -38,6 +38,18 @@ class Dot:
 
 
 @dataclass(frozen=True, slots=True)
+class Point:
+    """A measured point with the interval of its height; ``None`` where there is none."""
+
+    name: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    colour: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bar:
     """A bar in parts, each with a name and a share of 1."""
 
@@ -129,15 +141,10 @@ def line_chart(
     bottom = height - 48
     highest = top_value or max((y for line in lines for _, y in line.points), default=1.0) or 1.0
     levels = nice_ticks(0.0, highest)
-    places = [x for line in lines for x, _ in line.points] or [0.0, 1.0]
+    places = [*(x for line in lines for x, _ in line.points), *ticks] or [0.0, 1.0]
     across_scale = _Scale(min(places), max(places), left + 10, WIDTH - right - 10)
     up_scale = _Scale(levels[0], levels[-1], bottom, top)
-    parts = [
-        f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{up_scale(level):.1f}" '
-        f'y2="{up_scale(level):.1f}"/>'
-        f'<text class="tick" x="{left - 8}" y="{up_scale(level) + 4:.1f}" text-anchor="end">{level:g}</text>'
-        for level in levels
-    ]
+    parts = _levels(levels, up_scale, left, WIDTH - right)
     parts += [
         f'<text class="tick" x="{across_scale(tick):.1f}" y="{bottom + 16}" text-anchor="middle">'
         f"{tick:g}</text>"
@@ -153,10 +160,61 @@ def line_chart(
             for x, y in line.points
         ]
     parts.append(_axis_label(across, (left + WIDTH - right) / 2, height - 8))
-    parts.append(
-        f'<text class="tick" transform="translate(14 {(top + bottom) / 2:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(upwards)}</text>'
-    )
+    parts.append(_upwards(upwards, (top + bottom) / 2))
+    return _svg(height, parts, f"{upwards} by {across}")
+
+
+def fitted_chart(
+    points: Sequence[Point],
+    curves: Sequence[tuple[int, Sequence[tuple[float, float, float, float]]]],
+    across: str,
+    upwards: str,
+) -> str:
+    """Points with intervals and the curves fitted to them; the horizontal axis is logarithmic.
+
+    Args:
+        curves: Colour, and x, y and the ends of the band around y.
+    """
+    height, left, right, top = 320, 64, 24, 12
+    bottom = height - 48
+    places = [point.x for point in points] + [x for _, curve in curves for x, _, _, _ in curve]
+    heights = [point.y if point.high is None else point.high for point in points]
+    levels = nice_ticks(0.0, min(max([*heights, *(y for _, curve in curves for _, y, _, _ in curve)]), 1.0))
+    up_scale = _Scale(levels[0], levels[-1], bottom, top)
+    logarithms = _Scale(math.log(min(places)), math.log(max(places)), left + 24, WIDTH - right - 24)
+    parts = _levels(levels, up_scale, left, WIDTH - right)
+    parts += [
+        f'<text class="tick" x="{logarithms(math.log(tick)):.1f}" y="{bottom + 16}" text-anchor="middle">'
+        f"{tick:g}</text>"
+        for tick in _decades(min(places), max(places))
+    ]
+    for colour, curve in curves:
+        filled = f"var(--series-{colour % COLOURS})"
+        across_band = [(x, high) for x, _, _, high in curve] + [(x, low) for x, _, low, _ in reversed(curve)]
+        # What a band says beyond the axis is not drawn over the labels.
+        ends = (levels[0], levels[-1])
+        band = " ".join(
+            f"{logarithms(math.log(x)):.1f},{up_scale(min(max(y, ends[0]), ends[1])):.1f}"
+            for x, y in across_band
+        )
+        line = " ".join(f"{logarithms(math.log(x)):.1f},{up_scale(y):.1f}" for x, y, _, _ in curve)
+        parts.append(f'<polygon fill="{filled}" opacity="0.14" points="{band}"/>')
+        parts.append(f'<polyline fill="none" stroke="{filled}" stroke-width="2" points="{line}"/>')
+    for point in points:
+        x, colour_name = logarithms(math.log(point.x)), f"var(--series-{point.colour % COLOURS})"
+        title = f"{point.name}: {point.y:.3g} at {point.x:.3g}"
+        if point.low is not None and point.high is not None:
+            title += f" ({point.low:.3g}{DASH}{point.high:.3g})"
+            parts.append(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{up_scale(point.low):.1f}" '
+                f'y2="{up_scale(point.high):.1f}" stroke="{colour_name}" stroke-width="2"/>'
+            )
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{up_scale(point.y):.1f}" r="4.5" fill="{colour_name}">'
+            f"<title>{escape(title)}</title></circle>"
+        )
+    parts.append(_axis_label(across, (left + WIDTH - right) / 2, height - 8))
+    parts.append(_upwards(upwards, (top + bottom) / 2))
     return _svg(height, parts, f"{upwards} by {across}")
 
 
@@ -206,6 +264,14 @@ def nice_ticks(low: float, high: float, count: int = 7) -> list[float]:
     return [round(index * step, 10) for index in range(first, last + 1)]
 
 
+def _decades(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ones, for a logarithmic axis; a narrow one has finer steps."""
+    steps = (1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 12 else (1.0, 2.0, 5.0)
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    ticks = [round(step * 10.0**power, 10) for power in range(first, last + 1) for step in steps]
+    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+
+
 class _Scale:
     """A linear map from values to coordinates."""
 
@@ -215,6 +281,23 @@ class _Scale:
 
     def __call__(self, value: float) -> float:
         return self.start + (value - self.low) * self.factor
+
+
+def _levels(levels: Sequence[float], scale: _Scale, left: float, right: float) -> list[str]:
+    """Horizontal lines with their values."""
+    return [
+        f'<line class="grid" x1="{left}" x2="{right}" y1="{scale(level):.1f}" y2="{scale(level):.1f}"/>'
+        f'<text class="tick" x="{left - 8}" y="{scale(level) + 4:.1f}" text-anchor="end">{level:g}</text>'
+        for level in levels
+    ]
+
+
+def _upwards(text: str, middle: float) -> str:
+    """The label of the vertical axis."""
+    return (
+        f'<text class="tick" transform="translate(14 {middle:.0f}) rotate(-90)" '
+        f'text-anchor="middle">{escape(text)}</text>'
+    )
 
 
 def _axis_label(text: str, x: float, y: float) -> str:

@@ -8,16 +8,20 @@ from importlib import resources
 from string import Template
 
 
-def page(title: str, heading: str, lead: str, facts: str, body: Iterable[str]) -> str:
+def page(
+    title: str, heading: str, lead: str, facts: str, body: Iterable[str], command: str = "ventris bench"
+) -> str:
     """A whole page.
 
     Args:
         title, heading, lead, facts: Text.
         body: Sections that are HTML already; empty ones are left out.
+        command: What made the page; text.
     """
     folder = resources.files("ventris.bench.report")
     return Template((folder / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
+        command=escape(command),
         style=(folder / "style.css").read_text(encoding="utf-8").strip(),
         heading=escape(heading),
         lead=escape(lead),
