@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ventris import __version__
-from ventris.cli import batch, bench, chat, export, generate, info, papers, parts, reproduce, serve, train
+from ventris.cli import batch, bench, chat, export, generate, info, papers, parts, reproduce, serve, stage, train
 from ventris.cli.default_command import PromptFirst
 from ventris.cli.exits import exit_code_for
 from ventris.cli.streams import prepare_streams
@@ -42,7 +42,7 @@ def ventris(
     """
 
 
-for command in (generate, chat, serve, batch, info, parts, papers, reproduce, bench, train, export):
+for command in (generate, chat, serve, batch, info, parts, papers, reproduce, bench, train, export, stage):
     command.register(app)
 
 
