@@ -8,12 +8,19 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ventris.engine.errors import StageLost
 
 FOREVER = 10.0 * 365 * 24 * 3600
 """Seconds that an idle process waits for the next question."""
+
+FRAME = 4096
+"""Bytes of the first part of every message; what is longer has a second part."""
+
+_SIZE = 8
+"""Bytes of a length; the text's and the rows' stand at the beginning of a message."""
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float32, torch.bfloat16, torch.float64)}
 
@@ -43,13 +50,18 @@ class Wire:
         """
         shape = None if rows is None else [list(rows.shape), str(rows.dtype)]
         text = json.dumps([message, shape]).encode()
-        self._send(torch.tensor([len(text)]), seconds)
-        self._send(torch.frombuffer(bytearray(text), dtype=torch.uint8), seconds)
-        if rows is not None and rows.numel():
-            if self.rows_group is not None:
-                self.rows_group.send([rows.contiguous()], self.peer, 0).wait()
-            else:
-                self._send(rows.to("cpu").contiguous().view(-1).view(torch.uint8), seconds)
+        body = torch.empty(0, dtype=torch.uint8)
+        if rows is not None and self.rows_group is None:
+            body = rows.to("cpu").contiguous().view(-1).view(torch.uint8)
+        head = len(text).to_bytes(_SIZE, "little") + len(body).to_bytes(_SIZE, "little") + text
+        content = torch.cat([torch.frombuffer(bytearray(head), dtype=torch.uint8), body])
+        if len(content) <= FRAME:
+            self._send(F.pad(content, (0, FRAME - len(content))), seconds)
+        else:
+            self._send(content[:FRAME], seconds)
+            self._send(content[FRAME:], seconds)
+        if self.rows_group is not None and rows is not None and rows.numel():
+            self.rows_group.send([rows.contiguous()], self.peer, 0).wait()
 
     def receive(self, seconds: float) -> tuple[dict[str, Any], Tensor | None]:
         """The next message, with its rows.
@@ -57,23 +69,26 @@ class Wire:
         Raises:
             StageLost: if the other process is gone or silent for so long.
         """
-        size = torch.zeros(1, dtype=torch.int64)
-        self._receive(size, seconds)
-        text = torch.empty(int(size), dtype=torch.uint8)
-        self._receive(text, seconds)
-        message, shape = json.loads(text.numpy().tobytes())
+        content = torch.empty(FRAME, dtype=torch.uint8)
+        self._receive(content, seconds)
+        sizes = content[: 2 * _SIZE].numpy().tobytes()
+        start = 2 * _SIZE + int.from_bytes(sizes[:_SIZE], "little")
+        end = start + int.from_bytes(sizes[_SIZE:], "little")
+        if end > FRAME:
+            rest = torch.empty(end - FRAME, dtype=torch.uint8)
+            self._receive(rest, seconds)
+            content = torch.cat([content, rest])
+        message, shape = json.loads(content[2 * _SIZE : start].numpy().tobytes())
         if shape is None:
             return message, None
         dtype = _DTYPES[shape[1]]
-        if self.rows_group is not None:
-            rows = torch.empty(shape[0], dtype=dtype, device=self.device)
-            if rows.numel():
-                self.rows_group.recv([rows], self.peer, 0).wait()
-            return message, rows
-        rows = torch.empty(shape[0], dtype=dtype)
+        if self.rows_group is None:
+            # Copied, so that its numbers begin where numbers of their size may begin.
+            return message, content[start:end].clone().view(dtype).view(shape[0]).to(self.device)
+        rows = torch.empty(shape[0], dtype=dtype, device=self.device)
         if rows.numel():
-            self._receive(rows.view(-1).view(torch.uint8), seconds)
-        return message, rows.to(self.device)
+            self.rows_group.recv([rows], self.peer, 0).wait()
+        return message, rows
 
     def _send(self, tensor: Tensor, seconds: float) -> None:
         self._wait(lambda: self.group.send([tensor], self.peer, 0), seconds)
