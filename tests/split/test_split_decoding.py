@@ -43,7 +43,7 @@ def test_trained_drafters(pair, kind, cut):
 
 def test_a_drafter_that_reads_the_last_layers_cache_is_refused(pair):
     place = replace(torch_place(), target=pair("smollm").target)
-    with pytest.raises(Incompatible, match="longspec.*two stages.*last layer"):
+    with pytest.raises(Incompatible, match=r"longspec.*two stages.*last layer"):
         KINDS["longspec"].drafter(place.target, network_of("longspec", place))
 
 
@@ -105,6 +105,7 @@ def uneven():
     made = connected("smollm", 1)
     yield made
     made.target.close()
+    made.thread.join(10)
 
 
 @settings(

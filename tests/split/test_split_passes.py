@@ -1,4 +1,4 @@
-"""A model in two halves gives the numbers of the whole one: passes, taps, and caches under all that is done."""
+"""A model in two halves gives the numbers of the whole one: passes, taps, and caches whatever is done."""
 
 from __future__ import annotations
 

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from ventris import __version__
-from ventris.cli import batch, bench, chat, export, generate, info, papers, parts, reproduce, serve, stage, train
+from ventris.cli import (
+    batch,
+    bench,
+    chat,
+    export,
+    generate,
+    info,
+    papers,
+    parts,
+    reproduce,
+    serve,
+    stage,
+    train,
+)
 from ventris.cli.default_command import PromptFirst
 from ventris.cli.exits import exit_code_for
 from ventris.cli.streams import prepare_streams

@@ -110,7 +110,7 @@ class LongSpec(TrainedDrafter):
                 raise Incompatible(
                     "draft 'longspec'",
                     "a target in two stages",
-                    "it reads the rows of the last layer, which the second process holds; load the model in one",
+                    "it reads the last layer's rows, which the second process holds; load the model in one",
                 )
             self._window = network.window
             self._offsets = network.offsets

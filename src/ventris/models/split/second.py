@@ -105,7 +105,9 @@ def run_second_stage(
     if threads is not None and device.type == "cpu":
         torch.set_num_threads(threads)
     meeting = Meeting.join(address, seconds)
-    meeting.say("second", {"ventris": __version__, "model": same_model_digest(source), "gpu": gpu_name(device)})
+    meeting.say(
+        "second", {"ventris": __version__, "model": same_model_digest(source), "gpu": gpu_name(device)}
+    )
     wanted = meeting.hear("first", seconds, _unknown)
     if "refused" in wanted:
         raise BadInput(wanted["refused"])

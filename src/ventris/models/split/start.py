@@ -62,7 +62,9 @@ class ChildStage:
             return None
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
-        how = f"its process ended with code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+        how = (
+            f"its process ended with code {code}" if code >= 0 else f"its process was ended by signal {-code}"
+        )
         return f"{how}: {lines[-1].removeprefix('ventris: error: ')}" if lines else how
 
     def end(self, seconds: float) -> None:
@@ -128,9 +130,11 @@ def load_split(
         raise
 
     def close() -> None:
-        seconds = ENDING_SECONDS if link.close(ENDING_SECONDS) else 0
+        told = link.close(ENDING_SECONDS)
         if child is not None:
-            child.end(seconds)
+            child.end(ENDING_SECONDS if told else 0)
+            # A question that was open has its answer now: there is nobody to wait for.
+            link.close(ENDING_SECONDS)
 
     return SplitDecoder(config, first, link, ready["weight_bytes"], close)
 
