@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 for folder in ("torch_decoder", "native", "draft", "cli", "split"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
-from pair import Pair, connected
+from pair import Pair, connected  # noqa: E402
 
 
 @pytest.fixture

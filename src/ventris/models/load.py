@@ -193,7 +193,7 @@ def _check_splits(source: ModelSource, kernels: str) -> None:
         raise BadInput(f"kernels {kernels} run a model in one process; for two stages choose kernels torch")
     if source.config is None:
         raise BadInput(
-            f"{source.name} is of a kind that only transformers can run, and cannot be split; leave out stages"
+            f"{source.name} can only be run by transformers, which takes a model whole; leave out stages"
         )
 
 

@@ -140,7 +140,7 @@ class SplitDecoder:
         taps: Sequence[int],
         nodes: Sequence[int],
     ) -> Tensor:
-        """The second process's rows: of each tap those of all nodes, then the chosen ones of the last layer."""
+        """The second process's rows: of each tap those of all nodes, then the chosen ones behind."""
         question = {
             "rows": [self._described(rows) for rows in batch],
             "layers": [first - self.cut, last - self.cut],

@@ -30,7 +30,7 @@ ENDING_SECONDS = 5.0
 class ChildStage:
     """``ventris stage`` as a process on this machine.
 
-    It stays out of the terminal's Ctrl-C, which is for the first process, and ends with that, however it ends.
+    It stays out of the terminal's Ctrl-C, which is for the first process, and ends when that does.
 
     Args:
         address: Of the first process.
@@ -44,7 +44,7 @@ class ChildStage:
         command += ["--model", str(model), "--device", str(device)]
         if threads is not None:
             command += ["--threads", str(threads)]
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  # open until the process ends
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -62,10 +62,9 @@ class ChildStage:
             return None
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
-        how = (
-            f"its process ended with code {code}" if code >= 0 else f"its process was ended by signal {-code}"
-        )
-        return f"{how}: {lines[-1].removeprefix('ventris: error: ')}" if lines else how
+        how = f"ended with code {code}" if code >= 0 else f"was ended by signal {-code}"
+        last = f": {lines[-1].removeprefix('ventris: error: ')}" if lines else ""
+        return f"its process {how}{last}"
 
     def end(self, seconds: float) -> None:
         """Wait for its end, and kill it after so many seconds."""
