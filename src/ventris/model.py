@@ -100,8 +100,8 @@ def load(
         memory_budget: Most that weights, caches and passes may take, in bytes or as ``"330MB"``; of each of
             two processes.
         stages: 2 divides the layers between this process and another one, on the torch runtime.
-        rendezvous: ``"HOST:PORT"`` of this machine, where ``ventris stage HOST:PORT`` on another one joins; by
-            default the second process is started on this machine.
+        rendezvous: ``"HOST:PORT"`` of this machine, where ``ventris stage HOST:PORT`` on another one
+            joins; by default the second process is started on this machine.
         second_layers: Layers of the second process; by default both hold about the same bytes.
 
     Raises:

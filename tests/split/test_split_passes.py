@@ -168,6 +168,23 @@ def test_bad_input_is_refused_and_nothing_is_lost(pair):
     same(made.target.forward([Rows(cache, [1], [-1])]).logits, expected)
 
 
+def test_a_closed_model_says_so(pair):
+    made = pair("llama")
+    cache = made.target.new_cache()
+    made.target.forward([Rows(cache, [1], [-1])])
+    made.target.close()
+    with pytest.raises(StageLost, match="has been closed"):
+        made.target.forward([Rows(cache, [2], [-1])])
+
+
+def test_a_second_half_without_memory_is_lost(pair, monkeypatch):
+    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the second half ends with the same words
+    made = pair("llama")
+    made.second.ledger.limit = 1000
+    with pytest.raises(StageLost, match="the second stage has failed: RuntimeError: no memory for a cache"):
+        made.target.forward([Rows(made.target.new_cache(), [1], [-1])])
+
+
 def test_halves_out_of_step_are_noticed(pair, monkeypatch):
     monkeypatch.setattr("threading.excepthook", lambda _: None)  # the second half ends with the same words
     made = pair("llama")

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import count
 from queue import SimpleQueue
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ventris.engine.errors import BadInput, StageLost
@@ -46,6 +45,8 @@ class Link:
         self._commands: deque[tuple[Any, ...]] = deque()
         self._questions: SimpleQueue[_Question | None] = SimpleQueue()
         self._told_end = False
+        self._open = True
+        self._opening = Lock()
         self._thread = Thread(target=self._run, name="second stage", daemon=True)
         self._thread.start()
 
@@ -61,7 +62,10 @@ class Link:
             StageLost: if the second process is gone, has failed, or takes too long; now and from then on.
         """
         answer: Future[Tensor] = Future()
-        self._questions.put((question, rows, answer))
+        with self._opening:
+            if not self._open:
+                raise StageLost("the model has been closed; load it again")
+            self._questions.put((question, rows, answer))
         return answer.result()
 
     def close(self, seconds: float) -> bool:
@@ -70,7 +74,9 @@ class Link:
         Args:
             seconds: Longest wait for a question that is still open.
         """
-        self._questions.put(None)
+        with self._opening:
+            self._open = False
+            self._questions.put(None)
         if current_thread() is self._thread:
             return False  # a decoder is collected wherever memory happens to be asked for
         self._thread.join(seconds)
@@ -87,8 +93,12 @@ class Link:
             except StageLost as error:
                 lost = error
                 answer.set_exception(error)
-            except Exception as error:  # a refusal, or a bug: whoever asked has to know
-                answer.set_exception(error)
+            except (BadInput, MemoryError) as refusal:
+                answer.set_exception(refusal)
+            except Exception as bug:
+                # Nobody knows how much of the message has been read.
+                lost = StageLost(f"the second stage was not understood: {type(bug).__name__}: {bug}")
+                answer.set_exception(bug)
         if lost is None:
             try:
                 self._wire.send({"what": "end"}, self._seconds)
@@ -107,4 +117,5 @@ class Link:
             raise REFUSALS[refused](answer["because"])
         if "failed" in answer:
             raise StageLost(f"the second stage has failed: {answer['failed']}")
-        return back if back is not None else torch.empty(0)
+        assert back is not None
+        return back

@@ -137,18 +137,21 @@ class Meeting:
         Raises:
             StageLost: if they cannot reach each other.
         """
+        # Groups of their own, beside whatever this process does with torch.distributed otherwise.
+        messages, rows = (dist.PrefixStore(name, self._store) for name in ("messages", "rows"))
+        group = self._ask(lambda: dist.ProcessGroupGloo(messages, self._rank, 2, self._options()))
+        rows_group = None
+        if nccl:
+            rows_group = dist.ProcessGroupNCCL(rows, self._rank, 2, dist.ProcessGroupNCCL.Options())
+        return Wire(group, 1 - self._rank, device, rows_group)
+
+    def _options(self) -> Any:
         options = dist.ProcessGroupGloo._Options()
         # Named, because gloo else takes the address of the machine's name, which may lead nowhere.
         own_host = _own_number(self.address) if self._rank else self.address.host
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=own_host)]
         options._timeout = timedelta(seconds=GROUP_SECONDS)
-        # Groups of their own, beside whatever this process does with torch.distributed otherwise.
-        messages, rows = (dist.PrefixStore(name, self._store) for name in ("messages", "rows"))
-        group = self._ask(lambda: dist.ProcessGroupGloo(messages, self._rank, 2, options))
-        rows_group = None
-        if nccl:
-            rows_group = dist.ProcessGroupNCCL(rows, self._rank, 2, dist.ProcessGroupNCCL.Options())
-        return Wire(group, 1 - self._rank, device, rows_group)
+        return options
 
     @staticmethod
     def _ask(action: Callable[[], Any]) -> Any:

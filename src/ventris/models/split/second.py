@@ -62,8 +62,12 @@ class SecondStage:
     @torch.no_grad()
     def answer(self, question: dict[str, Any], hidden: Tensor | None) -> Tensor:
         """Obey the commands, run the pass, and return the rows that are asked for, one behind the other."""
-        for command in question["commands"]:
-            self.twins.obey(*command)
+        try:
+            for command in question["commands"]:
+                self.twins.obey(*command)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            # The twins are no twins any more: this is the end, and no refusal of one pass.
+            raise RuntimeError(f"no memory for a cache: {error}") from None
         assert hidden is not None
         batch = [self._rows(described) for described in question["rows"]]
         taps = question["taps"]
