@@ -237,6 +237,7 @@ def test_no_process_is_left_over(tiny, end):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_the_embedded_model(monkeypatch):
     """Token for token, with what its drafters read of both halves."""
     monkeypatch.delenv("VENTRIS_CACHE")

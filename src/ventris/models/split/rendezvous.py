@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from ventris.engine.errors import BadInput, StageLost
 from ventris.models.split.wire import Wire
@@ -76,7 +77,7 @@ class Meeting:
             ) from None
         port = listener.getsockname()[1]
         limit = timedelta(seconds=GROUP_SECONDS)
-        store = dist.TCPStore(
+        store = TCPStore(
             address.host,
             port,
             is_master=True,
@@ -95,7 +96,7 @@ class Meeting:
         """
         limit = timedelta(seconds=seconds)
         try:
-            return cls(dist.TCPStore(address.host, address.port, is_master=False, timeout=limit), 1, address)
+            return cls(TCPStore(address.host, address.port, is_master=False, timeout=limit), 1, address)
         except RuntimeError:
             raise StageLost(
                 f"there is no first stage at {address}; start one with --stages 2 --rendezvous {address}"
@@ -138,7 +139,7 @@ class Meeting:
             StageLost: if they cannot reach each other.
         """
         # Groups of their own, beside whatever this process does with torch.distributed otherwise.
-        messages, rows = (dist.PrefixStore(name, self._store) for name in ("messages", "rows"))
+        messages, rows = (PrefixStore(name, self._store) for name in ("messages", "rows"))
         group = self._ask(lambda: dist.ProcessGroupGloo(messages, self._rank, 2, self._options()))
         rows_group = None
         if nccl:
@@ -146,7 +147,7 @@ class Meeting:
         return Wire(group, 1 - self._rank, device, rows_group)
 
     def _options(self) -> Any:
-        options = dist.ProcessGroupGloo._Options()
+        options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
         # Named, because gloo else takes the address of the machine's name, which may lead nowhere.
         own_host = _own_number(self.address) if self._rank else self.address.host
         options._devices = [dist.ProcessGroupGloo.create_device(hostname=own_host)]

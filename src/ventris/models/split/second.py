@@ -70,8 +70,8 @@ class SecondStage:
             raise RuntimeError(f"no memory for a cache: {error}") from None
         assert hidden is not None
         batch = [self._rows(described) for described in question["rows"]]
-        taps = question["taps"]
-        out, tapped = self.stack.run_layers(batch, hidden, *question["layers"], taps)
+        (first, last), taps = question["layers"], question["taps"]
+        out, tapped = self.stack.run_layers(batch, hidden, first, last, taps)
         chosen = torch.tensor(question["nodes"], dtype=torch.int64, device=out.device)
         return torch.cat([*(tapped[tap] for tap in taps), out[chosen]])
 
