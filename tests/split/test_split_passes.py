@@ -177,16 +177,14 @@ def test_a_closed_model_says_so(pair):
         made.target.forward([Rows(cache, [2], [-1])])
 
 
-def test_a_second_half_without_memory_is_lost(pair, monkeypatch):
-    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the second half ends with the same words
+def test_a_second_half_without_memory_is_lost(pair):
     made = pair("llama")
     made.second.ledger.limit = 1000
     with pytest.raises(StageLost, match="the second stage has failed: RuntimeError: no memory for a cache"):
         made.target.forward([Rows(made.target.new_cache(), [1], [-1])])
 
 
-def test_halves_out_of_step_are_noticed(pair, monkeypatch):
-    monkeypatch.setattr("threading.excepthook", lambda _: None)  # the second half ends with the same words
+def test_halves_out_of_step_are_noticed(pair):
     made = pair("llama")
     cache = made.target.new_cache()
     made.target.forward([Rows(cache, [1, 2], [-1, 0])])

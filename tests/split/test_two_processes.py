@@ -247,8 +247,8 @@ def test_the_embedded_model(monkeypatch):
         pytest.skip(str(error))
     model = ventris.load(dtype="float32", kernels="torch", stages=2)
     assert model.target.kernel == "torch-11+19"
-    prompts = ["Explain what a hash table is.", "Write three rhymes on rain.", "Repeat: tik tok tik tok tik"]
-    given = {"max_new_tokens": 40, "policy": "fixed"}
+    prompts = ["Explain what a hash table is.", "Repeat: tik tok tik tok tik"]
+    given = {"max_new_tokens": 24, "policy": "fixed"}
     plain = [done.tokens for done in whole.generate(prompts, **given)]
     for draft in (None, "ngram", "eagle", "hydra"):
         assert [done.tokens for done in model.generate(prompts, draft=draft, **given)] == plain

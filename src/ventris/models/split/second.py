@@ -114,6 +114,7 @@ def run_second_stage(
     )
     wanted = meeting.hear("first", seconds, _unknown)
     if "refused" in wanted:
+        meeting.say("understood", {})
         raise BadInput(wanted["refused"])
     if config.context_length != wanted["context_length"]:
         config = config.with_context_length(wanted["context_length"])

@@ -111,6 +111,9 @@ def load_split(
         there = meeting.hear("second", split.start_seconds, fate)
         if (reason := _mismatch(there, source)) is not None:
             meeting.say("first", {"refused": reason})
+            with suppress(StageLost):
+                # What is said here ends with this process; let the other one read it first.
+                meeting.hear("understood", ENDING_SECONDS, fate)
             raise BadInput(reason)
         here = gpu_name(device)
         wanted["nccl"] = here is not None and there["gpu"] not in (None, here)
