@@ -83,6 +83,9 @@ def load(
     progress: Callable[..., None] | None = None,
     context_length: int | None = None,
     memory_budget: int | str | None = None,
+    stages: int = 1,
+    rendezvous: str | None = None,
+    second_layers: int | None = None,
 ) -> Model:
     """Load a model by name.
 
@@ -94,14 +97,24 @@ def load(
         threads: CPU threads; all available ones by default.
         progress: Told what happens and how far it is.
         context_length: Longest text in tokens; that of the checkpoint by default. Draft models keep theirs.
-        memory_budget: Most that weights, caches and passes may take, in bytes or as ``"330MB"``.
+        memory_budget: Most that weights, caches and passes may take, in bytes or as ``"330MB"``; of each of
+            two processes.
+        stages: 2 divides the layers between this process and another one, on the torch runtime.
+        rendezvous: ``"HOST:PORT"`` of this machine, where ``ventris stage HOST:PORT`` on another one
+            joins; by default the second process is started on this machine.
+        second_layers: Layers of the second process; by default both hold about the same bytes.
 
     Raises:
         BadInput: one line that says what is wrong with the name or the file, and what to do.
+        StageLost: if the second process does not start.
     """
     from ventris.models.load import load_decoder
+    from ventris.models.split.plan import read_split
 
-    target, tokenizer, source = load_decoder(name, dtype, kernels, device, threads, progress, context_length)
+    split = read_split(stages, rendezvous, second_layers)
+    target, tokenizer, source = load_decoder(
+        name, dtype, kernels, device, threads, progress, context_length, split
+    )
     again = partial(load_decoder, kernels=kernels, device=device, threads=threads, progress=progress)
     return Model(target, tokenizer, source, again, memory_budget)
 

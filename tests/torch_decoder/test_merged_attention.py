@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ventris.engine.cache import CacheLayout, KVCache
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows
-from ventris.models import torch_decoder
+from ventris.models import torch_stack
 from ventris.models.cross_attention import lent_views
 from ventris.models.merged_attention import Part, attend_part, attend_parts, merge
 
@@ -91,12 +91,12 @@ def test_a_decoder_scores_trees_the_same_both_ways(name, decoder, monkeypatch):
         rest = target.forward([Rows(shared, tokens[4:], parents, 4)]).logits[0]
         return torch.cat([first, rest])
 
-    monkeypatch.setattr(torch_decoder, "MERGE_FROM", 10**9)
+    monkeypatch.setattr(torch_stack, "MERGE_FROM", 10**9)
     masked = scored()
     calls = []
-    attend = torch_decoder.attend_parts
-    monkeypatch.setattr(torch_decoder, "MERGE_FROM", 1)
-    monkeypatch.setattr(torch_decoder, "attend_parts", lambda *given: calls.append(given) or attend(*given))
+    attend = torch_stack.attend_parts
+    monkeypatch.setattr(torch_stack, "MERGE_FROM", 1)
+    monkeypatch.setattr(torch_stack, "attend_parts", lambda *given: calls.append(given) or attend(*given))
     torch.testing.assert_close(scored(), masked, rtol=1e-9, atol=1e-9)
     assert calls
 

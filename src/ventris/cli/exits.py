@@ -14,7 +14,7 @@ import typer
 
 from ventris.cli.interrupts import take_interrupt
 from ventris.cli.streams import discard_output
-from ventris.engine.errors import BrokenModel, VentrisError
+from ventris.engine.errors import BrokenModel, StageLost, VentrisError
 
 FAILED = 1
 BAD_INPUT = 2
@@ -52,7 +52,7 @@ def say_error(message: str) -> None:
 
 
 def _verdict(error: BaseException) -> tuple[int, str]:
-    if isinstance(error, DecodingFailed | BrokenModel):
+    if isinstance(error, DecodingFailed | BrokenModel | StageLost):
         return FAILED, str(error)
     if isinstance(error, VentrisError):
         return BAD_INPUT, str(error)

@@ -31,6 +31,9 @@ def load_model(options: ModelOptions) -> Model:
             options.threads,
             progress,
             memory_budget=options.memory_budget,
+            stages=options.stages,
+            rendezvous=options.rendezvous,
+            second_layers=options.second_layers,
         )
 
 

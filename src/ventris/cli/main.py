@@ -21,7 +21,22 @@ from ventris.cli import (
     parts,
     reproduce,
     serve,
+COMMANDS = (
+    generate,
+    chat,
+    serve,
+    batch,
+    info,
+    parts,
+    papers,
+    reproduce,
     study,
+    bench,
+    train,
+    export,
+    stage,
+)
+for command in COMMANDS:
     train,
 )
 from ventris.cli.default_command import PromptFirst
@@ -55,7 +70,22 @@ def ventris(
     """
 
 
-for command in (generate, chat, serve, batch, info, parts, papers, reproduce, study, bench, train, export):
+COMMANDS = (
+    generate,
+    chat,
+    serve,
+    batch,
+    info,
+    parts,
+    papers,
+    reproduce,
+    study,
+    bench,
+    train,
+    export,
+    stage,
+)
+for command in COMMANDS:
     command.register(app)
 
 

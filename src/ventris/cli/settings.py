@@ -42,6 +42,15 @@ class ModelOptions(BaseModel):
     memory_budget: str | None = Field(
         None, description="most that weights, caches and passes may take, such as 330MB; drafts give way"
     )
+    stages: int = Field(
+        1, ge=1, le=2, description="processes that share the layers; 2 starts another one on this machine"
+    )
+    rendezvous: str | None = Field(
+        None, description="HOST:PORT of this machine, where ventris stage HOST:PORT of another is awaited"
+    )
+    second_layers: int | None = Field(
+        None, ge=1, description="layers of the second process; by default both hold about the same bytes"
+    )
 
     @field_validator("memory_budget")
     @classmethod

@@ -33,6 +33,7 @@ from ventris.draft.level_growth import Growth, likeliest
 from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.trained_drafter import TrainedDrafter
 from ventris.engine.cache import KVCache
+from ventris.engine.errors import Incompatible
 from ventris.engine.footprint import run
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.stream import Stream
@@ -105,6 +106,12 @@ class LongSpec(TrainedDrafter):
         self.width = width
         self.shape = "chain" if width == 1 else "tree"
         if target is not None:
+            if target.new_cache(1).layout.layers < target.num_layers:
+                raise Incompatible(
+                    "draft 'longspec'",
+                    "a target in two stages",
+                    "it reads the last layer's rows, which the second process holds; load the model in one",
+                )
             self._window = network.window
             self._offsets = network.offsets
             self._block = decoder_beside(target, network.decoder(), network.weights())

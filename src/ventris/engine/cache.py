@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from mmap import ACCESS_COPY, mmap
 
 import torch
@@ -17,18 +18,25 @@ SMALLEST_BLOCK = 16
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """The sizes that a model fixes for its caches."""
+    """The sizes that a model fixes for its caches.
+
+    Attributes:
+        counted_layers: Layers that a row is booked for, if more than ``layers``: where another process holds
+            the other layers of each row, the books are those of the larger share.
+    """
 
     layers: int
     kv_heads: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    counted_layers: int = 0
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one position takes over all layers, keys and values."""
-        return self.layers * 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
+        """Bytes that one position is booked for over all layers, keys and values."""
+        layers = max(self.layers, self.counted_layers)
+        return layers * 2 * self.kv_heads * self.head_dim * self.dtype.itemsize
 
 
 LARGE_BLOCK = 256 * 1024
@@ -42,7 +50,7 @@ def _block(layout: CacheLayout, capacity: int) -> Tensor:
     small objects outlive them, they would leave holes, and the heaps would grow for hours.
     """
     shape = (layout.layers, 2, layout.kv_heads, capacity, layout.head_dim)
-    size = capacity * layout.row_bytes
+    size = prod(shape) * layout.dtype.itemsize
     if layout.device.type != "cpu" or size < LARGE_BLOCK:
         return torch.empty(shape, dtype=layout.dtype, device=layout.device)
     return torch.frombuffer(mmap(-1, size, access=ACCESS_COPY), dtype=layout.dtype).view(shape)
@@ -55,22 +63,22 @@ class Storage:
     block. Of several, one may append (the one that opened it, :attr:`Span.appends`), and only behind the
     ``shared`` rows that others read; that is what makes a fork copy-on-write and still leaves the cache that
     was forked the room that it reserved.
+
+    Attributes:
+        nbytes: Bytes as booked.
     """
 
-    __slots__ = ("capacity", "data", "ledger", "owner", "shared", "users")
+    __slots__ = ("capacity", "data", "ledger", "nbytes", "owner", "shared", "users")
 
     def __init__(self, layout: CacheLayout, capacity: int, ledger: MemoryLedger, owner: str) -> None:
-        ledger.charge(owner, capacity * layout.row_bytes)
+        self.nbytes = capacity * layout.row_bytes
+        ledger.charge(owner, self.nbytes)
         self.data = _block(layout, capacity)
         self.capacity = capacity
         self.ledger = ledger
         self.owner = owner
         self.users = 1
         self.shared = 0
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.numel() * self.data.element_size()
 
     def release(self) -> None:
         """Drop one user; the last one gives the bytes back."""
@@ -245,7 +253,7 @@ class KVCache:
         Nothing is copied: both read the same blocks. This cache goes on in its last one, behind the rows that
         the twin reads; the twin opens a block of its own when it appends.
         """
-        twin = KVCache(self.layout, self._hint, None, self.owner)
+        twin = self._empty()
         twin.ledger = self.ledger
         twin.length = self.length
         twin.next_position = self.next_position
@@ -259,6 +267,10 @@ class KVCache:
                 storage.shared = max(storage.shared, span.used)
                 twin.spans.append(Span(storage, span.used, span.first_position, span.positions, False))
         return twin
+
+    def _empty(self) -> KVCache:
+        """A cache of the same kind without rows."""
+        return KVCache(self.layout, self._hint, None, self.owner)
 
     def keep(self, rows: Tensor) -> None:
         """Keep only some committed rows, with their original positions.
@@ -277,11 +289,10 @@ class KVCache:
         index = rows.to(data.device)[:, None, None, :, None].expand(-1, 2, data.shape[2], -1, data.shape[4])
         storage.data[..., : rows.shape[1], :] = data.gather(3, index)
         kept_positions = positions.gather(1, rows.to(positions.device)).to(torch.int32).contiguous()
-        following = self.next_position
-        self.release()
+        for span in self.spans:
+            span.storage.release()
         self.spans = [Span(storage, rows.shape[1], 0, kept_positions)]
         self.length = rows.shape[1]
-        self.next_position = following
 
     def compact(self) -> None:
         """Move the committed rows into one block with no room to spare.

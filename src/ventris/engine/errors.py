@@ -15,6 +15,10 @@ class OverBudget(BadInput):
     """A request needs more memory than there may ever be."""
 
 
+class StageLost(VentrisError):
+    """The process that holds the other layers of a split model is gone, or was never there."""
+
+
 class Incompatible(VentrisError):
     """Two parts that cannot work together, found when they are put together.
 

@@ -106,6 +106,11 @@ class DecoderConfig:
         local = self.rope_local_theta and self.window(layer)
         return self.rope_local_theta if local else self.rope_theta
 
+    def with_layers(self, first: int, last: int) -> DecoderConfig:
+        """Layers ``first .. last - 1`` of the model as one of their own."""
+        windows = self.window_layers[first:last]
+        return replace(self, num_layers=last - first, window_layers=windows)
+
     def with_context_length(self, tokens: int) -> DecoderConfig:
         """The same model for another longest text; scaling that depends on the length follows."""
         scaling = self.rope_scaling

@@ -23,7 +23,8 @@ from ventris.engine.errors import BadInput
 from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores
 from ventris.models.row_geometry import check_tokens, scratch_positions
-from ventris.models.torch_decoder import Slot, TorchDecoder
+from ventris.models.torch_decoder import TorchDecoder
+from ventris.models.torch_stack import Slot
 
 NODE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 SMALLEST_LENGTH = 64

@@ -16,7 +16,7 @@ from ventris.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ventris.engine.target import Target
-    from ventris.models.torch_decoder import TorchDecoder
+    from ventris.models.split.plan import Split
 
 __all__ = ["DTYPES", "KERNELS", "ModelSource", "load_decoder", "resolve"]
 
@@ -40,6 +40,7 @@ def load_decoder(
     threads: int | None = None,
     progress: Progress | None = None,
     context_length: int | None = None,
+    split: Split | None = None,
 ) -> tuple[Target, Tokenizer, ModelSource]:
     """Load a model for decoding.
 
@@ -58,9 +59,11 @@ def load_decoder(
         context_length: Longest text in tokens; ``None`` for that of the checkpoint. A checkpoint with
             longrope computes texts up to its trained context as transformers does if this is no larger
             than the trained context (see :mod:`ventris.models.rope`).
+        split: Divide the layers between this process and another; by the torch runtime.
 
     Raises:
         BadInput: if an argument is wrong or the model cannot be used.
+        StageLost: if the other process does not start.
         ventris.models.native.NativeUnavailable: if ``kernels="native"`` and it cannot run here.
     """
     place = _checked(dtype, kernels, device, threads)
@@ -68,10 +71,12 @@ def load_decoder(
         raise BadInput(f"context_length must be 1 to {LONGEST_CONTEXT}, not {context_length}")
     source = resolve(name, progress)
     config, tokenizer = source.config, source.tokenizer
+    if split is not None:
+        _check_splits(source, kernels)
     if config is None:
         return _transformers(source, dtype, kernels, place, context_length), tokenizer, source
     chosen = _stored_dtype(source, place) if dtype == "auto" else dtype
-    if place.type == "cpu" and kernels in ("auto", "native"):
+    if split is None and place.type == "cpu" and kernels in ("auto", "native"):
         from ventris.models.native import NativeUnavailable
 
         try:
@@ -82,7 +87,16 @@ def load_decoder(
             _warn(progress, f"the native kernels cannot be used ({reason}); going on with torch, slower")
     if context_length is not None:
         config = config.with_context_length(context_length)
-    decoder = _torch(source, config, chosen, dtype, place, threads)
+    number = _torch_dtype(source, chosen, dtype)
+    if threads is not None and place.type == "cpu":
+        torch.set_num_threads(threads)
+    if split is not None:
+        from ventris.models.split.start import load_split
+
+        return load_split(source, config, number, place, threads, split, progress), tokenizer, source
+    from ventris.models.torch_decoder import TorchDecoder
+
+    decoder = TorchDecoder(config, source.weights, number, place)
     if kernels == "graphs":
         from ventris.models.cuda_graphs import GraphedDecoder
 
@@ -97,19 +111,28 @@ def _checked(dtype: str, kernels: str, device: str, threads: int | None) -> torc
         raise BadInput(f"unknown kernels {kernels!r}; choose one of {', '.join(KERNELS)}")
     if threads is not None and threads < 1:
         raise BadInput(f"threads must be 1 or more, not {threads}")
+    place = torch.device("cpu") if (device, kernels) == ("auto", "native") else place_of(device)
+    if kernels == "graphs" and place.type != "cuda":
+        raise BadInput("kernels graphs needs a GPU; choose --device cuda, or kernels auto")
+    if kernels == "native" and place.type != "cpu":
+        raise BadInput(f"the native kernels run on the CPU only, not on {device!r}; choose kernels torch")
+    return place
+
+
+def place_of(device: str) -> torch.device:
+    """The device that is meant by ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        BadInput: if there is no such device here.
+    """
     if device == "auto":
-        gpu = kernels != "native" and torch.cuda.is_available()
-        return torch.device("cuda" if gpu else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(device)
     except RuntimeError:
         raise BadInput(f"unknown device {device!r}; choose auto, cpu, cuda or cuda:N") from None
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
         raise BadInput(f"there is no GPU {device!r} here; choose --device cpu")
-    if kernels == "graphs" and place.type != "cuda":
-        raise BadInput("kernels graphs needs a GPU; choose --device cuda, or kernels auto")
-    if kernels == "native" and place.type != "cpu":
-        raise BadInput(f"the native kernels run on the CPU only, not on {device!r}; choose kernels torch")
     return place
 
 
@@ -165,16 +188,17 @@ def _native(
         ) from None
 
 
-def _torch(
-    source: ModelSource,
-    config: DecoderConfig,
-    dtype: str,
-    asked: str,
-    place: torch.device,
-    threads: int | None,
-) -> TorchDecoder:
-    from ventris.models.torch_decoder import TorchDecoder
+def _check_splits(source: ModelSource, kernels: str) -> None:
+    if kernels in ("native", "graphs"):
+        raise BadInput(f"kernels {kernels} run a model in one process; for two stages choose kernels torch")
+    if source.config is None:
+        raise BadInput(
+            f"{source.name} can only be run by transformers, which takes a model whole; leave out stages"
+        )
 
+
+def _torch_dtype(source: ModelSource, dtype: str, asked: str) -> torch.dtype:
+    """The format in which torch computes what is stored, or wanted, as ``dtype``."""
     dtype = dtype.removesuffix(_NARROW)
     if dtype in _STORED_BITS:
         if asked != "auto" and source.bits != _STORED_BITS[dtype]:
@@ -182,9 +206,7 @@ def _torch(
                 f"only the native kernels can round {source.name} to {dtype}; choose bfloat16 or float32"
             )
         dtype = "float32"
-    if threads is not None and place.type == "cpu":
-        torch.set_num_threads(threads)
-    return TorchDecoder(config, source.weights, dtype=_TORCH_DTYPES[dtype], device=place)
+    return _TORCH_DTYPES[dtype]
 
 
 def _transformers(

@@ -85,12 +85,18 @@ class Layer:
 
 @dataclass(slots=True)
 class Loader:
-    """Reads a checkpoint's weights by name and joins those that run as one matrix."""
+    """Reads a checkpoint's weights by name and joins those that run as one matrix.
+
+    Attributes:
+        first_layer: Number in the checkpoint of the configuration's layer 0.
+        nbytes: Bytes read so far.
+    """
 
     config: DecoderConfig
     weights: Weights
     dtype: torch.dtype
     device: torch.device
+    first_layer: int = 0
     nbytes: int = 0
 
     def matrix(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
@@ -112,7 +118,7 @@ class Loader:
 
     def layer(self, index: int) -> Layer:
         c = self.config
-        at = f"model.layers.{index}"
+        at = f"model.layers.{self.first_layer + index}"
         heads, mlp = f"{at}.self_attn", f"{at}.mlp"
         before_mlp = "pre_feedforward_layernorm" if c.post_norms else "post_attention_layernorm"
         before_attention = "hidden_norm" if c.token_beside_hidden else "input_layernorm"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ventris.engine.errors import BadInput, BrokenModel, Incompatible, VentrisError
+from ventris.engine.errors import BadInput, BrokenModel, Incompatible, StageLost, VentrisError
 from ventris.engine.walk import DeadEnd
 
 TYPES = {
@@ -79,6 +79,8 @@ def refusal(error: Exception, param: str | None = None) -> ApiError:
         return ApiError(400, _one_line(error), "decoding_stopped", param)
     if isinstance(error, BrokenModel):
         return ApiError(500, _one_line(error), "broken_model")
+    if isinstance(error, StageLost):
+        return ApiError(500, _one_line(error), "stage_lost")
     if isinstance(error, VentrisError):
         return ApiError(400, _one_line(error), "decoding_stopped", param)
     return ApiError(500, "the server met an error of its own; its log says more", "internal_error")

@@ -1,0 +1,1 @@
+"""A decoder whose layers are in two processes."""
