@@ -19,8 +19,9 @@ from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
 from ventris.policy import AcceptanceThreshold, Fixed, SmartSpec
+from ventris.policy.best_lengths import best_lengths
 from ventris.policy.best_rate import price_of_drafts
-from ventris.policy.smartspec import MARGIN, best_lengths
+from ventris.policy.smartspec import MARGIN
 from ventris.testing.checks import run
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.testing.toy import ToyTarget
@@ -107,7 +108,7 @@ def test_lengths_are_the_best_of_all(
         return tokens / (scoring(drafts) + drafting)
 
     found = best_lengths(
-        rates, longest, running, scoring, lambda depth, drafts: level * depth + node * drafts
+        rates, longest, running, scoring, lambda depth, drafts: level * depth + node * drafts, MARGIN
     )
     best = max(map(goodput, itertools.product(range(longest + 1), repeat=running)))
     assert goodput(tuple(found)) >= best / (1 + MARGIN) - 1e-12

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ventris.engine.parts import Load
 from ventris.engine.tree import TokenTree
@@ -13,8 +15,28 @@ CERTAIN = 0.999
 """A hair below one, so that sorting keeps parents before their children among equals."""
 
 
-def price_of_drafts(seconds: Callable[[int], float], load: Load) -> Callable[[int], float]:
-    """Seconds of the coming step by drafted tokens, the reading of prompts left out.
+class Tabled:
+    """A function of whole numbers from 0, asked once for each and then looked up, many at a time.
+
+    A step's time is wanted for every count of drafts at every step; computed anew it would cost more than
+    the best count gains.
+    """
+
+    def __init__(self, function: Callable[[int], float]) -> None:
+        self._function = function
+        self._known = np.empty(0)
+
+    def __call__(self, numbers: Any) -> Any:
+        """Values at one number, or at each number of an array."""
+        most = int(np.max(numbers))
+        if most >= len(self._known):
+            further = [self._function(number) for number in range(len(self._known), 2 * most + 1)]
+            self._known = np.append(self._known, further)
+        return self._known[numbers]
+
+
+def price_of_drafts(seconds: Callable[[Any], Any], load: Load) -> Callable[[Any], Any]:
+    """Seconds of the coming step by drafted tokens, the reading of prompts left out; numbers or arrays of them.
 
     Prompts have to be read in any case. Counted in, they would make the step slow already and every draft
     look cheap, just when the requests that wait want the machine. What drafts cost *besides* them counts.
@@ -28,7 +50,10 @@ def price_of_drafts(seconds: Callable[[int], float], load: Load) -> Callable[[in
 
 
 def best_count(
-    chances: Sequence[float], running: int, seconds: Sequence[float], margin: float
+    chances: Sequence[float],
+    running: int,
+    seconds: Sequence[float] | npt.NDArray[np.float64],
+    margin: float,
 ) -> tuple[int, float]:
     """Of drafts with these chances, likeliest first, how many give most expected tokens a second.
 

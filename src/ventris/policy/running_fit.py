@@ -10,6 +10,9 @@ import numpy.typing as npt
 FORGETTING = 0.97
 """Factor on old observations: about the last thirty count."""
 
+FIRST, EVERY = 8, 4
+"""So many observations count at once; later ones, when there are a few of them, since to solve takes time."""
+
 
 class RunningFit:
     """Least squares with coefficients that are not negative, forgetting what is long past.
@@ -25,6 +28,7 @@ class RunningFit:
         self._pull = weights * np.asarray(prior, dtype=np.float64)
         self._squares = np.zeros_like(self._ridge)
         self._products = np.zeros_like(self._pull)
+        self._seen = 0
         self._solved: npt.NDArray[np.float64] | None = None
 
     def observe(self, features: Sequence[float], value: float) -> None:
@@ -32,7 +36,9 @@ class RunningFit:
         row = np.asarray(features, dtype=np.float64)
         self._squares = FORGETTING * self._squares + np.outer(row, row)
         self._products = FORGETTING * self._products + value * row
-        self._solved = None
+        self._seen += 1
+        if self._seen <= FIRST or self._seen % EVERY == 0:
+            self._solved = None
 
     def coefficients(self) -> list[float]:
         """The fitted coefficients; those that would be negative are zero, and the others fitted without."""

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from ventris.cost.batch_latency import BatchLatency
@@ -28,7 +29,15 @@ from ventris.cost.curve import CostCurve
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
 from ventris.policy.acceptance import Acceptance, judged
-from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
+from ventris.policy.best_lengths import best_lengths
+from ventris.policy.best_rate import (
+    Tabled,
+    best_count,
+    best_draft,
+    keep_nodes,
+    likeliest_nodes,
+    price_of_drafts,
+)
 from ventris.policy.running_fit import RunningFit
 
 if TYPE_CHECKING:
@@ -92,7 +101,8 @@ class SmartSpec:
     that name it ``policy="smartspec"``.
 
     Args:
-        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them.
+        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them; what the
+            rows add is taken to be the same for any number of nodes.
         longest: Tokens drafted ahead at most.
         nodes: Drafted tokens of one request at most, where the drafter grows trees.
         retry: Steps without a draft after which one is tried wherever it might pay.
@@ -115,6 +125,7 @@ class SmartSpec:
         self.nodes = nodes
         self.retry = retry
         self._unit = latency(1, 0)
+        self._pass_seconds = Tabled(lambda nodes: latency(max(nodes, 1), 0))
         # Seconds of a step, by the model's prediction and by running requests.
         self._steps = RunningFit((1.0, 0.0), (3.0, 3.0))
         # Seconds of a drafter's call: once, by level, by drafted token, by token that it had to catch up.
@@ -154,15 +165,17 @@ class SmartSpec:
         return budgets
 
     def _lengths(
-        self, drafter: str, records: Sequence[DraftRecord], load: Load, seconds: Callable[[int], float]
+        self, drafter: str, records: Sequence[DraftRecord], load: Load, seconds: Callable[[Any], Any]
     ) -> list[int]:
         """Lengths of a drafter that takes time, trials included."""
 
-        def drafting(depth: int, drafts: int) -> float:
-            return self.draft_seconds(drafter, depth, drafts)
+        once, level, node = self._draft_price(drafter)
+
+        def drafting(depth: Any, drafts: Any) -> Any:
+            return once + level * depth + node * drafts
 
         rates = [self.acceptance(record) for record in records]
-        lengths = best_lengths(rates, self.longest, load.running, seconds, drafting)
+        lengths = best_lengths(rates, self.longest, load.running, seconds, drafting, MARGIN)
         for place in self._trials(records, rates, lengths, load, seconds, drafting):
             _known(records[place]).trying, lengths[place] = True, 1
         return lengths
@@ -173,8 +186,8 @@ class SmartSpec:
         rates: Sequence[float],
         lengths: Sequence[int],
         load: Load,
-        seconds: Callable[[int], float],
-        drafting: Callable[[int, int], float] | None = None,
+        seconds: Callable[[Any], Any],
+        drafting: Callable[[Any, Any], Any] | None = None,
     ) -> list[int]:
         """Places of requests that get no draft in this step but should be tried, to learn how they do now."""
         hopes = list(rates)
@@ -188,7 +201,7 @@ class SmartSpec:
             hopes[place] = SURE if known.silent >= self.retry else self._hope(record)
         if all(lengths):
             return []
-        hoped = best_lengths(hopes, self.longest, load.running, seconds, drafting)
+        hoped = best_lengths(hopes, self.longest, load.running, seconds, drafting, MARGIN)
         tried = [place for place, length in enumerate(lengths) if hoped[place] and not length]
         for place in tried:
             _known(records[place]).silent = 0
@@ -209,11 +222,11 @@ class SmartSpec:
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         predicted = self._seconds(records, load)
 
-        def seconds(drafts: int) -> float:
+        def seconds(drafts: Any) -> Any:
             # What it took to draft is spent, whatever is verified of it.
             return predicted(drawn + drafts)
 
-        table = [seconds(drafts) for drafts in range(len(found) + 1)]
+        table = seconds(np.arange(len(found) + 1))
         count, _ = best_count([chance for chance, _, _ in found], load.running, table, MARGIN)
         kept = keep_nodes(trees, found[:count])
         open_to = [
@@ -254,18 +267,25 @@ class SmartSpec:
 
     def draft_seconds(self, drafter: str, depth: int, nodes: int) -> float:
         """Predicted seconds of a drafter's call; 0 for one that was never called."""
-        fit = self._calls.get(drafter)
-        if fit is None or nodes == 0:
+        if nodes == 0:
             return 0.0
-        once, level, node, _ = fit.coefficients()
-        return (once + level * depth + node * nodes) * self._unit
+        once, level, node = self._draft_price(drafter)
+        return once + level * depth + node * nodes
 
-    def _seconds(self, records: Sequence[DraftRecord], load: Load) -> Callable[[int], float]:
-        """Predicted seconds of scoring and verifying, by the number of drafted tokens."""
+    def _draft_price(self, drafter: str) -> tuple[float, float, float]:
+        """Predicted seconds of a drafter's call: for itself, by level, by token."""
+        fit = self._calls.get(drafter)
+        if fit is None:
+            return 0.0, 0.0, 0.0
+        once, level, node, _ = fit.coefficients()
+        return once * self._unit, level * self._unit, node * self._unit
+
+    def _seconds(self, records: Sequence[DraftRecord], load: Load) -> Callable[[Any], Any]:
+        """Predicted seconds of scoring and verifying, by the number of drafted tokens (one, or an array)."""
         scale, each = self._steps.coefficients()
         context = sum(len(record.request.tokens) for record in records)
-        overhead = each * load.running * self._unit
-        return price_of_drafts(lambda nodes: scale * self.latency(nodes, context) + overhead, load)
+        besides = scale * (self.latency(1, context) - self.latency(1, 0)) + each * load.running * self._unit
+        return price_of_drafts(lambda nodes: scale * self._pass_seconds(nodes) + besides, load)
 
     # After verifying.
 
@@ -295,45 +315,6 @@ class SmartSpec:
         known.acceptance.observe(kept, missed)
         common = self._common.setdefault(record.drafter, Acceptance(COMMON_FORGETTING))
         common.observe(kept, missed)
-
-
-def best_lengths(
-    rates: Sequence[float],
-    longest: int,
-    running: int,
-    scoring: Callable[[int], float],
-    drafting: Callable[[int, int], float] | None = None,
-) -> list[int]:
-    """Draft lengths with the most expected tokens a second, one for each request.
-
-    Tokens of equal depth bring less the deeper they are, so for any total the likeliest ones are the best,
-    and every total is tried; since levels of a draft model are passes of their own, under every bound on the
-    depth.
-
-    Args:
-        rates: Chance of each request's drafted tokens to be kept once all before are.
-        longest: Length at most.
-        running: Requests in the step, those among them without drafts included.
-        scoring: Seconds of the step by drafted tokens.
-        drafting: Seconds of drafting by depth and by drafted tokens; ``None`` if it takes none.
-    """
-    levels = range(1, longest + 1)
-    found = [(rate**level, -level, place) for place, rate in enumerate(rates) for level in levels]
-    found.sort(reverse=True)
-    table = [scoring(drafts) for drafts in range(len(found) + 1)]
-    best_rate, chosen = 0.0, [0] * len(rates)
-    for bound in levels if drafting else [longest]:
-        within = [(chance, place) for chance, level, place in found if -level <= bound]
-        seconds = table[: len(within) + 1]
-        if drafting:
-            spent = [drafting(bound, drafts) for drafts in range(1, len(seconds))]
-            seconds = [seconds[0], *map(sum, zip(seconds[1:], spent, strict=True))]
-        count, rate = best_count([chance for chance, _ in within], running, seconds, MARGIN)
-        if count and rate > best_rate:
-            best_rate, chosen = rate, [0] * len(rates)
-            for _, place in within[:count]:
-                chosen[place] += 1
-    return chosen
 
 
 def _known(record: DraftRecord) -> _Known:

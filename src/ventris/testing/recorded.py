@@ -1,0 +1,202 @@
+"""Real texts and real drafts on a clock without noise: recorded once from a model, then served again and again.
+
+Greedy decoding gives the same text whatever is drafted, so a text and what a drafter proposes after each of
+its beginnings say all that an engine meets: which drafts are kept under any policy, load and batch. With
+:mod:`ventris.testing.simulated` for the time that passes work takes, policies are compared on the acceptance of real
+prompts, and twice the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ventris.draft.best_nodes import best_nodes
+from ventris.engine.parts import Commit, Drafter, DraftJob, RequestView
+from ventris.engine.tree import TokenTree
+from ventris.engine.walk import Walk
+from ventris.model import Model
+from ventris.policy import Fixed
+from ventris.testing.simulated import VirtualTime
+
+
+@dataclass(slots=True)
+class Recording:
+    """One prompt, the answer to it, and what was drafted on the way.
+
+    Attributes:
+        prompt, output: Token ids.
+        trees: By drafter, the tree that it proposed when so many tokens of the output were there; not for
+            every number, since before the last token nobody is asked.
+    """
+
+    prompt: list[int]
+    output: list[int]
+    trees: dict[str, dict[int, TokenTree]] = field(default_factory=dict)
+
+
+class Listening:
+    """Writes down what a drafter proposes and lets nothing of it be scored, so that every token gets its turn.
+
+    Args:
+        drafter: Asked at every step, to its own limits.
+        heard: Filled with the trees, by prompt and by output tokens before them.
+    """
+
+    shape = "chain"
+    draws = False
+
+    def __init__(self, drafter: Drafter, heard: dict[tuple[int, ...], dict[int, TokenTree]]) -> None:
+        self.name = drafter.name
+        self.taps = drafter.taps
+        self.drafter = drafter
+        self.heard = heard
+
+    def start(self, request: RequestView) -> Any:
+        return self.drafter.start(request)
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        for job, tree in zip(jobs, self.drafter.propose(jobs), strict=True):
+            self.heard.setdefault(tuple(job.request.prompt), {})[job.request.generated] = tree
+        return [TokenTree.root(job.root) for job in jobs]
+
+    def observe(self, state: Any, commit: Commit) -> None:
+        self.drafter.observe(state, commit)
+
+    def finish(self, state: Any) -> None:
+        if hasattr(self.drafter, "finish"):
+            self.drafter.finish(state)
+
+
+class RecordedDrafter:
+    """Proposes what a drafter proposed at the same place of the same text, as far as the budget goes.
+
+    Args:
+        recordings: Of the prompts that will come.
+    """
+
+    draws = False
+    taps: Sequence[int] = ()
+
+    def __init__(self, name: str, shape: str, recordings: Sequence[Recording]) -> None:
+        self.name = name
+        self.shape = shape
+        self._trees = {tuple(each.prompt): each.trees[name] for each in recordings}
+
+    def start(self, request: RequestView) -> dict[int, TokenTree]:
+        return self._trees[tuple(request.prompt)]
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        return [_within(job.state.get(job.request.generated), job) for job in jobs]
+
+    def observe(self, state: dict[int, TokenTree], commit: Commit) -> None:
+        """It was written down before."""
+
+
+def _within(tree: TokenTree | None, job: DraftJob) -> TokenTree:
+    """The part of a recorded tree that a budget allows."""
+    if tree is None:
+        return TokenTree.root(job.root)
+    depths = tree.depths()
+    short = tree.keep([node for node in range(len(tree)) if depths[node] <= job.budget.depth])
+    return best_nodes(short, job.budget.nodes)
+
+
+class Recorded:
+    """The greedy rule, with a recorded text in place of the target's choice.
+
+    Args:
+        recording: Of the request's prompt.
+    """
+
+    name = "recorded"
+    exact = True
+    greedy_only = True
+    chain_only = False
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+
+    def select(self, walk: Walk) -> None:
+        while walk.open:
+            walk.take(self.recording.output[walk.request.generated])
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPrice:
+    """Seconds of a drafter's call: for the call, for each level of its deepest tree, for each drafted token."""
+
+    call: float
+    level: float
+    node: float
+
+    def __call__(self, depth: int, nodes: int) -> float:
+        return self.call + self.level * depth + self.node * nodes
+
+
+class Priced:
+    """A drafter whose calls take what they are said to take, whatever they take on this machine.
+
+    Args:
+        time: Moved on by every call.
+    """
+
+    def __init__(self, drafter: Drafter, time: VirtualTime, price: DraftPrice) -> None:
+        self.name = drafter.name
+        self.shape = drafter.shape
+        self.draws = drafter.draws
+        self.taps: Sequence[int] = ()
+        self.drafter = drafter
+        self.time = time
+        self.price = price
+
+    def start(self, request: RequestView) -> Any:
+        return self.drafter.start(request)
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        trees = self.drafter.propose(jobs)
+        self.time.now += self.price(max(max(t.depths()) for t in trees), sum(len(t) - 1 for t in trees))
+        return trees
+
+    def observe(self, state: Any, commit: Commit) -> None:
+        self.drafter.observe(state, commit)
+
+
+def record(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    drafters: Sequence[Drafter],
+    max_new_tokens: int,
+    max_batch: int = 8,
+) -> list[Recording]:
+    """Answer each prompt greedily to its full length, with each drafter listened to in turn.
+
+    Raises:
+        BadInput: as ``Model.generate`` does.
+    """
+    recordings = [Recording(list(prompt), []) for prompt in prompts]
+    for drafter in drafters or [None]:
+        heard: dict[tuple[int, ...], dict[int, TokenTree]] = {}
+        engine = model.engine(max_batch)
+        listening = Listening(drafter, heard) if drafter is not None else None
+        completions = [
+            engine.add(
+                model.request(
+                    each.prompt,
+                    max_new_tokens=max_new_tokens,
+                    ignore_eos=True,
+                    draft=listening,
+                    policy=Fixed(),
+                    verifier="greedy",
+                )
+            )
+            for each in recordings
+        ]
+        list(engine.run())
+        engine.close()
+        for each, completion in zip(recordings, completions, strict=True):
+            each.output = completion.tokens
+            if drafter is not None:
+                each.trees[drafter.name] = heard.get(tuple(each.prompt), {})
+    return recordings
