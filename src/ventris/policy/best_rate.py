@@ -45,7 +45,7 @@ def price_of_drafts(seconds: Callable[[Any], Any], load: Load) -> Callable[[Any]
         seconds: Of a step by its nodes.
     """
     base = load.running + load.other_nodes
-    prompts = seconds(base) - seconds(load.running)
+    prompts = seconds(base) - seconds(load.running) if load.other_nodes else 0.0
     return lambda drafts: seconds(base + drafts) - prompts
 
 
@@ -100,14 +100,22 @@ def likeliest_nodes(
     return found
 
 
-def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
-    """The trees cut down to chosen nodes (as :func:`likeliest_nodes` gives them); drawn ones stay whole."""
-    kept: list[list[int]] = [[0] for _ in trees]
+def chosen_nodes(
+    trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]
+) -> list[list[int]]:
+    """For each tree its nodes that stay, ascending: the chosen ones (as :func:`likeliest_nodes` gives them) with
+    the root, and all of a drawn tree."""
+    kept: list[list[int]] = [list(range(len(tree))) if tree.draws else [0] for tree in trees]
     for _, place, node in chosen:
         kept[place].append(node)
+    return [sorted(nodes) for nodes in kept]
+
+
+def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
+    """The trees cut down to chosen nodes (:func:`chosen_nodes`)."""
     return [
-        tree if tree.draws or len(nodes) == len(tree) else tree.keep(sorted(nodes))
-        for tree, nodes in zip(trees, kept, strict=True)
+        tree if len(nodes) == len(tree) else tree.keep(nodes)
+        for tree, nodes in zip(trees, chosen_nodes(trees, chosen), strict=True)
     ]
 
 
