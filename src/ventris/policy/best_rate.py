@@ -100,9 +100,7 @@ def likeliest_nodes(
     return found
 
 
-def chosen_nodes(
-    trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]
-) -> list[list[int]]:
+def chosen_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[list[int]]:
     """For each tree its nodes that stay, ascending: the chosen ones (as :func:`likeliest_nodes` gives them) with
     the root, and all of a drawn tree."""
     kept: list[list[int]] = [list(range(len(tree))) if tree.draws else [0] for tree in trees]

@@ -19,9 +19,13 @@ class RunningFit:
     Args:
         prior: Coefficients before anything was seen.
         trust: For each of them, how much the prior counts: as an observation of that feature at this size.
+        forgetting: Factor on old observations.
     """
 
-    def __init__(self, prior: Sequence[float], trust: Sequence[float]) -> None:
+    def __init__(
+        self, prior: Sequence[float], trust: Sequence[float], forgetting: float = FORGETTING
+    ) -> None:
+        self._forgetting = forgetting
         self._ridge = [size * size for size in trust]
         self._pull = [weight * value for weight, value in zip(self._ridge, prior, strict=True)]
         self._squares = [[0.0] * len(prior) for _ in prior]
@@ -32,8 +36,10 @@ class RunningFit:
     def observe(self, features: Sequence[float], value: float) -> None:
         """Learn that these features came with this value."""
         for place, (feature, row) in enumerate(zip(features, self._squares, strict=True)):
-            row[:] = [FORGETTING * old + feature * other for old, other in zip(row, features, strict=True)]
-            self._products[place] = FORGETTING * self._products[place] + feature * value
+            row[:] = [
+                self._forgetting * old + feature * other for old, other in zip(row, features, strict=True)
+            ]
+            self._products[place] = self._forgetting * self._products[place] + feature * value
         self._seen += 1
         if self._seen <= FIRST or self._seen % EVERY == 0:
             self._solved = None

@@ -364,7 +364,10 @@ class SmartSpec:
         common = self._common.setdefault(record.drafter, Acceptance(COMMON_FORGETTING))
         for acceptance in (known.acceptance, common):
             acceptance.observe(*run)
-        trusts = [trust.setdefault(tree.source, Correction(TRUST_FORGETTING)) for trust in (known.trust, self._trust)]
+        trusts = [
+            trust.setdefault(tree.source, Correction(TRUST_FORGETTING))
+            for trust in (known.trust, self._trust)
+        ]
         scored = path[:-1] if ended else path
         for node, was_kept in judged_nodes(tree, scored):
             for trust in trusts:
@@ -390,9 +393,7 @@ def _catch_up(records: Sequence[DraftRecord], lengths: Sequence[int]) -> int:
     return behind
 
 
-def unscored_chances(
-    tree: TokenTree, kept: Sequence[int], chances: Sequence[float]
-) -> dict[int, float]:
+def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[float]) -> dict[int, float]:
     """For nodes that stay while all drafts below them go: the chance that one of those would have been kept.
 
     An estimate of acceptance from scored tokens alone would count the likely ones only.

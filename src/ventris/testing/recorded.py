@@ -10,15 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from ventris.draft.best_nodes import best_nodes
-from ventris.engine.parts import Commit, Drafter, DraftJob, RequestView
+from ventris.engine.parts import Budget, Commit, Drafter, DraftJob, DraftRecord, Load, RequestView
 from ventris.engine.tree import TokenTree
 from ventris.engine.walk import Walk
 from ventris.model import Model
 from ventris.policy import Fixed
+from ventris.policy.running_fit import RunningFit
 from ventris.testing.simulated import VirtualTime
+
+PRICED_LENGTHS = (1, 3, 8)
+PRICED_TOKENS = 24
+"""Draft lengths, and tokens of each request, from which the price of a drafter is learnt."""
 
 
 @dataclass(slots=True)
@@ -161,6 +167,59 @@ class Priced:
 
     def observe(self, state: Any, commit: Commit) -> None:
         self.drafter.observe(state, commit)
+
+
+class _Watching(Fixed):
+    """Drafts a set length and keeps what the calls took.
+
+    Attributes:
+        found: Seconds of calls, by depth and drafted tokens.
+    """
+
+    def __init__(self, name: str, length: int, found: dict[tuple[int, int], list[float]]) -> None:
+        super().__init__(depth=length)
+        self._name = name
+        self._found = found
+        self._seen: object = None
+
+    def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+        if load.last is not None and load.last is not self._seen:
+            self._seen = load.last
+            call = load.last.drafts.get(self._name)
+            if call is not None:
+                self._found.setdefault((call.depth, call.nodes), []).append(call.seconds)
+        return super().plan(records, load)
+
+
+def measured_price(
+    model: Model, prompts: Sequence[Sequence[int]], drafter: Drafter, max_batch: int = 8
+) -> DraftPrice:
+    """What a drafter's calls take on this machine, alone and in a batch: least squares over medians."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for length in PRICED_LENGTHS:
+        for batch in {1, max_batch}:
+            engine = model.engine(batch)
+            watching = _Watching(drafter.name, length, found)
+            for number in range(batch):
+                prompt = list(prompts[number % len(prompts)])
+                engine.add(
+                    model.request(
+                        prompt,
+                        max_new_tokens=PRICED_TOKENS,
+                        ignore_eos=True,
+                        draft=drafter,
+                        policy=watching,
+                        verifier="greedy",
+                    )
+                )
+            list(engine.run())
+            engine.close()
+    # In milliseconds, so that the pull towards nothing is small beside them.
+    fit = RunningFit((0.0,) * 3, (0.01,) * 3, forgetting=1.0)
+    for (depth, nodes), seconds in found.items():
+        fit.observe((1.0, depth, nodes), 1000 * median(seconds))
+    call, level, node = fit.coefficients()
+    return DraftPrice(call / 1000, level / 1000, node / 1000)
 
 
 def record(

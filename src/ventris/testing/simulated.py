@@ -50,9 +50,7 @@ class SimulatedTarget:
     context_length = 1 << 20
     device = torch.device("cpu")
 
-    def __init__(
-        self, time: VirtualTime, latency: Callable[[int, int], float], vocab_size: int = 2
-    ) -> None:
+    def __init__(self, time: VirtualTime, latency: Callable[[int, int], float], vocab_size: int = 2) -> None:
         self.time = time
         self.latency = latency
         self.vocab_size = vocab_size
