@@ -331,3 +331,23 @@ def test_latency_is_better_than_every_fixed_length_where_the_load_varies() -> No
     rates = [rate for rate in (1.7, 10.0) * 3 for _ in range(12)]
     found = {setting: mean_latency(setting, compute_bound, rates, 0.0) for setting in SETTINGS}
     assert found["smartspec"] < min(value for setting, value in found.items() if setting != "smartspec")
+
+
+@pytest.mark.parametrize("level_seconds", [0.0, 0.004])
+def test_trials_take_a_hundredth_of_the_time(level_seconds: float) -> None:
+    """Eight requests whose drafts are never kept, where a ninth row costs half a pass."""
+
+    def stairs(nodes: int, context: int) -> float:
+        return 0.014 + 0.008 * ((nodes - 1) // 8)
+
+    def seconds(policy: object) -> tuple[float, int]:
+        simulation = Simulation(policy, stairs, level_seconds)
+        completions = simulation.run([0.0] * 8, 300)
+        return simulation.time.now, sum(each.stats.drafted for each in completions)
+
+    # A first batch teaches what drafts are worth.
+    policy = SmartSpec(stairs)
+    seconds(policy)
+    took, drafted = seconds(policy)
+    assert took < 1.03 * seconds(Fixed(0, 0))[0]
+    assert drafted > 0

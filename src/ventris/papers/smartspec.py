@@ -239,16 +239,12 @@ class _Replayed(_Place):
         drafters = whole.drafters if isinstance(whole, Stack) else [whole]
         modelled = [drafter for drafter in drafters if getattr(drafter, "models", ())]
         self.recordings = record(model, prompts, modelled, tokens, max_batch)
-        priced = [
-            Priced(
-                RecordedDrafter(drafter.name, drafter.shape, self.recordings)
-                if drafter in modelled
-                else drafter,
-                self.time,
-                measured_price(model, prompts, drafter, max_batch),
-            )
-            for drafter in drafters
-        ]
+        priced = []
+        for drafter in drafters:
+            price = measured_price(model, prompts, drafter, max_batch)
+            own = drafter in modelled
+            served = RecordedDrafter(drafter.name, drafter.shape, self.recordings) if own else drafter
+            priced.append(Priced(served, self.time, price))
         self.drafter = priced[0] if len(priced) == 1 else Stack(priced)
 
     def engine(self) -> Engine:

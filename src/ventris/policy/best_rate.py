@@ -36,7 +36,7 @@ class Tabled:
 
 
 def price_of_drafts(seconds: Callable[[Any], Any], load: Load) -> Callable[[Any], Any]:
-    """Seconds of the coming step by drafted tokens, the reading of prompts left out; numbers or arrays of them.
+    """Seconds of the coming step by drafted tokens (one number or many), without the reading of prompts.
 
     Prompts have to be read in any case. Counted in, they would make the step slow already and every draft
     look cheap, just when the requests that wait want the machine. What drafts cost *besides* them counts.
@@ -101,12 +101,40 @@ def likeliest_nodes(
 
 
 def chosen_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[list[int]]:
-    """For each tree its nodes that stay, ascending: the chosen ones (as :func:`likeliest_nodes` gives them) with
-    the root, and all of a drawn tree."""
+    """For each tree the nodes that stay, ascending: the root with the chosen ones, and all of a drawn tree.
+
+    Args:
+        chosen: As :func:`likeliest_nodes` gives them.
+    """
     kept: list[list[int]] = [list(range(len(tree))) if tree.draws else [0] for tree in trees]
     for _, place, node in chosen:
         kept[place].append(node)
     return [sorted(nodes) for nodes in kept]
+
+
+def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[float]) -> dict[int, float]:
+    """For nodes that stay while all drafts below them go: the chance that one of those would have been kept.
+
+    An estimate of acceptance from scored tokens alone would count the likely ones only.
+
+    Args:
+        kept: Nodes that stay, ascending.
+        chances: Of each node of ``tree``, once its parent is kept.
+
+    Returns:
+        By index in the tree that is left.
+    """
+    staying = set(kept)
+    below: dict[int, float] = {}
+    for node in range(1, len(tree)):
+        if node not in staying:
+            below[tree.parents[node]] = below.get(tree.parents[node], 0.0) + chances[node]
+    open_nodes = {tree.parents[node] for node in kept[1:]}
+    return {
+        index: min(below[node], CERTAIN)
+        for index, node in enumerate(kept)
+        if node in below and node not in open_nodes
+    }
 
 
 def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:

@@ -46,7 +46,7 @@ class Correction:
 
 
 def judged_nodes(tree: TokenTree, path: Sequence[int]) -> Iterator[tuple[int, bool]]:
-    """The drafted nodes of a verified tree that were judged, those below its path, and whether each was kept."""
+    """The drafted nodes of a verified tree that were judged, and whether each was kept."""
     on_path = set(path)
     for node in range(1, len(tree)):
         if tree.parents[node] in on_path:

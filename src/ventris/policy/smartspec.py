@@ -35,13 +35,13 @@ from ventris.engine.tree import TokenTree
 from ventris.policy.acceptance import Acceptance, judged
 from ventris.policy.best_lengths import best_lengths
 from ventris.policy.best_rate import (
-    CERTAIN,
     Tabled,
     best_count,
     best_draft,
     chosen_nodes,
     likeliest_nodes,
     price_of_drafts,
+    unscored_chances,
 )
 from ventris.policy.confidence import Correction, judged_nodes
 from ventris.policy.running_fit import RunningFit
@@ -126,8 +126,8 @@ class SmartSpec:
     that name it ``policy="smartspec"``.
 
     Args:
-        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them; what the
-            rows add is taken to be the same for any number of nodes.
+        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them; what
+            the rows add is taken to be the same for any number of nodes.
         longest: Tokens drafted ahead at most.
         nodes: Drafted tokens of one request at most, where the drafter grows trees.
         retry: Steps without a draft after which one is tried wherever it might pay.
@@ -364,14 +364,12 @@ class SmartSpec:
         common = self._common.setdefault(record.drafter, Acceptance(COMMON_FORGETTING))
         for acceptance in (known.acceptance, common):
             acceptance.observe(*run)
-        trusts = [
-            trust.setdefault(tree.source, Correction(TRUST_FORGETTING))
-            for trust in (known.trust, self._trust)
-        ]
-        scored = path[:-1] if ended else path
-        for node, was_kept in judged_nodes(tree, scored):
-            for trust in trusts:
-                trust.observe(tree.confidence[node], was_kept)
+        for trust in (known.trust, self._trust):
+            correction = trust.setdefault(tree.source, Correction(TRUST_FORGETTING))
+            for node, was_kept in judged_nodes(tree, path):
+                # What stood behind the end of the text was not judged.
+                if was_kept or not ended or tree.parents[node] != path[-1]:
+                    correction.observe(tree.confidence[node], was_kept)
 
 
 def _known(record: DraftRecord) -> _Known:
@@ -391,28 +389,3 @@ def _catch_up(records: Sequence[DraftRecord], lengths: Sequence[int]) -> int:
             behind += max(len(record.request.tokens) - known.seen - length - 1, 0)
             known.seen = len(record.request.tokens)
     return behind
-
-
-def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[float]) -> dict[int, float]:
-    """For nodes that stay while all drafts below them go: the chance that one of those would have been kept.
-
-    An estimate of acceptance from scored tokens alone would count the likely ones only.
-
-    Args:
-        kept: Nodes that stay, ascending.
-        chances: Of each node of ``tree``, once its parent is kept.
-
-    Returns:
-        By index in the tree that is left.
-    """
-    staying = set(kept)
-    below: dict[int, float] = {}
-    for node in range(1, len(tree)):
-        if node not in staying:
-            below[tree.parents[node]] = below.get(tree.parents[node], 0.0) + chances[node]
-    open_nodes = {tree.parents[node] for node in kept[1:]}
-    return {
-        index: min(below[node], CERTAIN)
-        for index, node in enumerate(kept)
-        if node in below and node not in open_nodes
-    }

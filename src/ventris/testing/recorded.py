@@ -1,9 +1,9 @@
-"""Real texts and real drafts on a clock without noise: recorded once from a model, then served again and again.
+"""Real texts and drafts on a clock without noise: recorded once from a model, then served again and again.
 
 Greedy decoding gives the same text whatever is drafted, so a text and what a drafter proposes after each of
 its beginnings say all that an engine meets: which drafts are kept under any policy, load and batch. With
-:mod:`ventris.testing.simulated` for the time that passes work takes, policies are compared on the acceptance of real
-prompts, and twice the same.
+:mod:`ventris.testing.simulated` for what passes take, policies are compared on the acceptance of real
+prompts, and every time alike.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Recording:
 
 
 class Listening:
-    """Writes down what a drafter proposes and lets nothing of it be scored, so that every token gets its turn.
+    """Writes down what a drafter proposes, and has nothing of it scored, so that every token gets its turn.
 
     Args:
         drafter: Asked at every step, to its own limits.
@@ -131,7 +131,7 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class DraftPrice:
-    """Seconds of a drafter's call: for the call, for each level of its deepest tree, for each drafted token."""
+    """Seconds of a drafter's call: for itself, for each level of its deepest tree, for each drafted token."""
 
     call: float
     level: float
