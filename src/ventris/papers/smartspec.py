@@ -24,7 +24,7 @@ from ventris.cost import BatchLatency
 from ventris.draft.stack import Stack
 from ventris.engine.batch import Engine
 from ventris.engine.errors import BadInput
-from ventris.engine.parts import Policy
+from ventris.engine.parts import Drafter, Policy
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
 from ventris.model import Model
@@ -239,13 +239,13 @@ class _Replayed(_Place):
         drafters = whole.drafters if isinstance(whole, Stack) else [whole]
         modelled = [drafter for drafter in drafters if getattr(drafter, "models", ())]
         self.recordings = record(model, prompts, modelled, tokens, max_batch)
-        priced = []
+        priced: list[Drafter] = []
         for drafter in drafters:
             price = measured_price(model, prompts, drafter, max_batch)
             own = drafter in modelled
             served = RecordedDrafter(drafter.name, drafter.shape, self.recordings) if own else drafter
             priced.append(Priced(served, self.time, price))
-        self.drafter = priced[0] if len(priced) == 1 else Stack(priced)
+        self.drafter: Drafter = priced[0] if len(priced) == 1 else Stack(priced)
 
     def engine(self) -> Engine:
         return Engine(self.target, self.max_batch, clock=self.time)

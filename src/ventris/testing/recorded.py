@@ -235,7 +235,8 @@ def record(
         BadInput: as ``Model.generate`` does.
     """
     recordings = [Recording(list(prompt), []) for prompt in prompts]
-    for drafter in drafters or [None]:
+    asked: Sequence[Drafter | None] = drafters or (None,)
+    for drafter in asked:
         heard: dict[tuple[int, ...], dict[int, TokenTree]] = {}
         engine = model.engine(max_batch)
         listening = Listening(drafter, heard) if drafter is not None else None
