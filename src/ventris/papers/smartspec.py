@@ -245,7 +245,7 @@ class _Replayed(_Place):
             own = drafter in modelled
             served = RecordedDrafter(drafter.name, drafter.shape, self.recordings) if own else drafter
             priced.append(Priced(served, self.time, price))
-        self.drafter: Drafter = priced[0] if len(priced) == 1 else Stack(priced)
+        self.drafter: Any = priced[0] if len(priced) == 1 else Stack(priced)
 
     def engine(self) -> Engine:
         return Engine(self.target, self.max_batch, clock=self.time)
