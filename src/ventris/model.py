@@ -308,10 +308,10 @@ class Model:
         key = self.source.fingerprint if self.source is not None else None
         return measured_curve(self.target, key, again, progress)
 
-    def batch_latency(self) -> BatchLatency:
+    def batch_latency(self, again: bool = False) -> BatchLatency:
         """T(nodes, context) of this model on this machine, kept like the curve that it extends."""
         key = self.source.fingerprint if self.source is not None else None
-        return measured_latency(self.target, key, self.cost_curve())
+        return measured_latency(self.target, key, self.cost_curve(again), again)
 
     def _part(self, kind: str, spec: Any, make: Callable[[], Any]) -> Any:
         """A part built once and shared by all requests that name it alike, so that they batch."""

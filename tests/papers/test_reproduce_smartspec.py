@@ -31,9 +31,9 @@ def given(tmp_path_factory) -> dict[str, object]:
     }
 
 
-@pytest.mark.parametrize("simulate", [False, True])
-def test_every_load_is_compared_with_the_best_fixed_length(given, simulate: bool) -> None:
-    found = reproduce_smartspec(loads=[0, 1], requests=3, simulate=simulate, **given)
+@pytest.mark.parametrize("clock", [{}, {"simulate": True}, {"replay": True}])
+def test_every_load_is_compared_with_the_best_fixed_length(given, clock: dict[str, bool]) -> None:
+    found = reproduce_smartspec(loads=[0, 1], requests=3, **clock, **given)
     assert found.slug == "smartspec"
     assert [row.unit for row in found.ours] == ["s"] * 9
     assert all(row.value > 0 and row.baseline is not None and row.baseline > 0 for row in found.ours)
@@ -46,3 +46,5 @@ def test_every_load_is_compared_with_the_best_fixed_length(given, simulate: bool
 def test_nonsense_is_refused(given) -> None:
     with pytest.raises(BadInput, match="loads must be 0 or more"):
         reproduce_smartspec(loads=[-1], **given)
+    with pytest.raises(BadInput, match="choose one"):
+        reproduce_smartspec(simulate=True, replay=True, **given)

@@ -19,8 +19,9 @@ from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
 from ventris.policy import AcceptanceThreshold, Fixed, SmartSpec
+from ventris.policy.best_lengths import best_lengths
 from ventris.policy.best_rate import price_of_drafts
-from ventris.policy.smartspec import MARGIN, best_lengths
+from ventris.policy.smartspec import MARGIN
 from ventris.testing.checks import run
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.testing.toy import ToyTarget
@@ -107,7 +108,7 @@ def test_lengths_are_the_best_of_all(
         return tokens / (scoring(drafts) + drafting)
 
     found = best_lengths(
-        rates, longest, running, scoring, lambda depth, drafts: level * depth + node * drafts
+        rates, longest, running, scoring, lambda depth, drafts: level * depth + node * drafts, MARGIN
     )
     best = max(map(goodput, itertools.product(range(longest + 1), repeat=running)))
     assert goodput(tuple(found)) >= best / (1 + MARGIN) - 1e-12
@@ -330,3 +331,23 @@ def test_latency_is_better_than_every_fixed_length_where_the_load_varies() -> No
     rates = [rate for rate in (1.7, 10.0) * 3 for _ in range(12)]
     found = {setting: mean_latency(setting, compute_bound, rates, 0.0) for setting in SETTINGS}
     assert found["smartspec"] < min(value for setting, value in found.items() if setting != "smartspec")
+
+
+@pytest.mark.parametrize("level_seconds", [0.0, 0.004])
+def test_trials_take_a_hundredth_of_the_time(level_seconds: float) -> None:
+    """Eight requests whose drafts are never kept, where a ninth row costs half a pass."""
+
+    def stairs(nodes: int, context: int) -> float:
+        return 0.014 + 0.008 * ((nodes - 1) // 8)
+
+    def seconds(policy: object) -> tuple[float, int]:
+        simulation = Simulation(policy, stairs, level_seconds)
+        completions = simulation.run([0.0] * 8, 300)
+        return simulation.time.now, sum(each.stats.drafted for each in completions)
+
+    # A first batch teaches what drafts are worth.
+    policy = SmartSpec(stairs)
+    seconds(policy)
+    took, drafted = seconds(policy)
+    assert took < 1.03 * seconds(Fixed(0, 0))[0]
+    assert drafted > 0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ventris.cost.batch_latency import BatchLatency
-from ventris.cost.curve import CONTEXT, SIZES, CostCurve, measure
+from ventris.cost.curve import CONTEXT, SIZES, CostCurve, fitting_sizes, measure
 from ventris.engine.target import Target
 from ventris.models.cache_folder import cache_folder, written_whole
 
@@ -38,7 +38,8 @@ def measured_curve(
     path = None if key is None else _path(target, key, context)
     if path is not None and not again:
         known = _read(path)
-        if known is not None:
+        # A release that measures other sizes wants them measured.
+        if known is not None and list(known.sizes) == fitting_sizes(target, sizes, context):
             return known
 
     def told(done: int, rounds: int) -> None:
@@ -56,7 +57,7 @@ def measured_curve(
     return curve
 
 
-def measured_latency(target: Target, key: str | None, curve: CostCurve) -> BatchLatency:
+def measured_latency(target: Target, key: str | None, curve: CostCurve, again: bool = False) -> BatchLatency:
     """T(nodes, context) of the model ``key`` on this machine: its curve, and another behind a longer prompt.
 
     A target whose context is too short for the longer prompt is taken to cost the same at any length.
@@ -64,7 +65,7 @@ def measured_latency(target: Target, key: str | None, curve: CostCurve) -> Batch
     far = min(LONG_CONTEXT, target.context_length - 2 * LONG_SIZES[-1])
     if far < 2 * CONTEXT:
         return BatchLatency(curve, CONTEXT)
-    long = measured_curve(target, key, sizes=LONG_SIZES, context=far)
+    long = measured_curve(target, key, again, sizes=LONG_SIZES, context=far)
     return BatchLatency.between(curve, CONTEXT, long, far)
 
 

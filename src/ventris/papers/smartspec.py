@@ -21,14 +21,17 @@ from ventris.bench.race import asker
 from ventris.bench.schedule import rotated
 from ventris.bench.settings import read_settings
 from ventris.cost import BatchLatency
+from ventris.draft.stack import Stack
 from ventris.engine.batch import Engine
 from ventris.engine.errors import BadInput
-from ventris.engine.parts import Policy
+from ventris.engine.parts import Drafter, Policy
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
 from ventris.model import Model
 from ventris.papers.reproduction import Reproduction, Row
+from ventris.parts import build_drafter
 from ventris.policy import AcceptanceThreshold, Fixed, SmartSpec
+from ventris.testing.recorded import Priced, Recorded, RecordedDrafter, measured_price, record
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.verify import Synthetic
 
@@ -57,6 +60,7 @@ def reproduce_smartspec(
     max_batch: int = 8,
     repeats: int = 1,
     simulate: bool = False,
+    replay: bool = False,
     level_seconds: float = 0.0,
     data: str | None = None,
     seed: int = 0,
@@ -74,7 +78,9 @@ def reproduce_smartspec(
         max_batch: Requests that decode side by side; the others wait.
         repeats: How often each setting meets each load.
         simulate: Let time go by the fitted latency model instead of a clock, with coins in place of texts.
-        level_seconds: When simulating, what a level of drafting takes.
+        replay: Let time go by the fitted latency model, with the real texts and drafts of the prompts, which
+            are recorded from the model first; greedy.
+        level_seconds: When simulating with coins, what a level of drafting takes.
         data: Prompts as JSONL; the built-in ones when not given.
         seed: Of the arrivals.
         settings: Further settings of ``ventris bench``, such as ``model`` and ``dtype``.
@@ -86,9 +92,12 @@ def reproduce_smartspec(
         raise BadInput(
             "loads must be 0 or more, and requests, max_batch, repeats and max_new_tokens 1 or more"
         )
+    if simulate and replay:
+        raise BadInput("simulate and replay are two ways to let time go by a model; choose one")
     started = perf_counter()
     model = load_model(read_settings({**settings, "data": data}))
-    latency = model.batch_latency()
+    # On the clock a curve that was taken while the machine was busy would mislead the policy.
+    latency = model.batch_latency(again=not (simulate or replay))
     makers: dict[str, Callable[[], Policy]] = {
         OFF: lambda: Fixed(0, 0),
         **{f"length {k}": lambda k=k: Fixed(k, k) for k in lengths},  # type: ignore[misc]
@@ -98,6 +107,8 @@ def reproduce_smartspec(
     place: _Place
     if simulate:
         place = _Simulated(latency, level_seconds, max_new_tokens, max_batch)
+    elif replay:
+        place = _Replayed(model, latency, draft, max_new_tokens, max_batch, data)
     else:
         place = _Real(model, draft, max_new_tokens, max_batch, data)
     # A first round warms caches and kernels up.
@@ -175,6 +186,17 @@ class _Place(ABC):
         return _Round(mean(each.seconds for each in served), seconds)
 
 
+def _fitting_prompts(model: Model, tokens: int, data: str | None) -> list[list[int]]:
+    """The prompts that leave room for the output."""
+    ask = asker(model.tokenizer)
+    room = model.target.context_length - tokens
+    prompts = [ask(question).prompt(0) for question in load_questions(data)]
+    fitting = [prompt for prompt in prompts if len(prompt) <= room]
+    if not fitting:
+        raise BadInput(f"no prompt leaves {tokens} tokens of the model's context; ask for fewer")
+    return fitting
+
+
 class _Real(_Place):
     def __init__(self, model: Model, draft: str, tokens: int, max_batch: int, data: str | None) -> None:
         self.name = f"draft {draft}"
@@ -183,12 +205,7 @@ class _Real(_Place):
         self.model = model
         self.draft = draft
         self.tokens = tokens
-        ask = asker(model.tokenizer)
-        room = model.target.context_length - tokens
-        prompts = [ask(question).prompt(0) for question in load_questions(data)]
-        self.prompts = [prompt for prompt in prompts if len(prompt) <= room]
-        if not self.prompts:
-            raise BadInput(f"no prompt leaves {tokens} tokens of the model's context; ask for fewer")
+        self.prompts = _fitting_prompts(model, tokens, data)
 
     def engine(self) -> Engine:
         return self.model.engine(self.max_batch)
@@ -204,6 +221,45 @@ class _Real(_Place):
         # Prompts come again; what is kept of them would favour whoever comes later.
         request.share_prefix = False
         return request
+
+
+class _Replayed(_Place):
+    """Drafters without a model draft as ever; what one with a model drafts is recorded, and priced."""
+
+    def __init__(
+        self, model: Model, latency: BatchLatency, draft: str, tokens: int, max_batch: int, data: str | None
+    ) -> None:
+        self.name = f"simulated time, real texts and drafts of {draft}"
+        self.time: VirtualTime = VirtualTime()
+        self.max_batch = max_batch
+        self.tokens = tokens
+        self.target = SimulatedTarget(self.time, latency, model.target.vocab_size)
+        prompts = _fitting_prompts(model, tokens, data)
+        whole = build_drafter(draft, model.workshop)
+        drafters = whole.drafters if isinstance(whole, Stack) else [whole]
+        modelled = [drafter for drafter in drafters if getattr(drafter, "models", ())]
+        self.recordings = record(model, prompts, modelled, tokens, max_batch)
+        priced: list[Drafter] = []
+        for drafter in drafters:
+            price = measured_price(model, prompts, drafter, max_batch)
+            own = drafter in modelled
+            served = RecordedDrafter(drafter.name, drafter.shape, self.recordings) if own else drafter
+            priced.append(Priced(served, self.time, price))
+        self.drafter: Any = priced[0] if len(priced) == 1 else Stack(priced)
+
+    def engine(self) -> Engine:
+        return Engine(self.target, self.max_batch, clock=self.time)
+
+    def request(self, number: int, drafting: bool, policy: Policy) -> Request:
+        recording = self.recordings[number % len(self.recordings)]
+        return Request(
+            recording.prompt,
+            Recorded(recording),
+            policy,
+            max_new_tokens=self.tokens,
+            drafter=self.drafter if drafting else None,
+            share_prefix=False,
+        )
 
 
 class _Simulated(_Place):

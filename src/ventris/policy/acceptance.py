@@ -27,8 +27,11 @@ class Acceptance:
     kept: float = 0.0
     missed: float = 0.0
 
-    def observe(self, kept: int, missed: bool) -> None:
-        """Count a run of ``kept`` tokens; ``missed`` if a further one was judged and refused."""
+    def observe(self, kept: float, missed: float) -> None:
+        """Count a run of ``kept`` tokens; ``missed`` is 1 if a further one was judged and refused.
+
+        A token that was drafted and not scored counts in part for each, by its chance.
+        """
         self.kept = self.forgetting * self.kept + kept
         self.missed = self.forgetting * self.missed + missed
 

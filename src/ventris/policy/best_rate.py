@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ventris.engine.parts import Load
 from ventris.engine.tree import TokenTree
@@ -13,8 +15,28 @@ CERTAIN = 0.999
 """A hair below one, so that sorting keeps parents before their children among equals."""
 
 
-def price_of_drafts(seconds: Callable[[int], float], load: Load) -> Callable[[int], float]:
-    """Seconds of the coming step by drafted tokens, the reading of prompts left out.
+class Tabled:
+    """A function of whole numbers from 0, asked once for each and then looked up, many at a time.
+
+    A step's time is wanted for every count of drafts at every step; computed anew it would cost more than
+    the best count gains.
+    """
+
+    def __init__(self, function: Callable[[int], float]) -> None:
+        self._function = function
+        self._known = np.empty(0)
+
+    def __call__(self, numbers: Any) -> Any:
+        """Values at one number, or at each number of an array."""
+        most = int(np.max(numbers))
+        if most >= len(self._known):
+            further = [self._function(number) for number in range(len(self._known), 2 * most + 1)]
+            self._known = np.append(self._known, further)
+        return self._known[numbers]
+
+
+def price_of_drafts(seconds: Callable[[Any], Any], load: Load) -> Callable[[Any], Any]:
+    """Seconds of the coming step by drafted tokens (one number or many), without the reading of prompts.
 
     Prompts have to be read in any case. Counted in, they would make the step slow already and every draft
     look cheap, just when the requests that wait want the machine. What drafts cost *besides* them counts.
@@ -23,12 +45,15 @@ def price_of_drafts(seconds: Callable[[int], float], load: Load) -> Callable[[in
         seconds: Of a step by its nodes.
     """
     base = load.running + load.other_nodes
-    prompts = seconds(base) - seconds(load.running)
+    prompts = seconds(base) - seconds(load.running) if load.other_nodes else 0.0
     return lambda drafts: seconds(base + drafts) - prompts
 
 
 def best_count(
-    chances: Sequence[float], running: int, seconds: Sequence[float], margin: float
+    chances: Sequence[float],
+    running: int,
+    seconds: Sequence[float] | npt.NDArray[np.float64],
+    margin: float,
 ) -> tuple[int, float]:
     """Of drafts with these chances, likeliest first, how many give most expected tokens a second.
 
@@ -75,14 +100,48 @@ def likeliest_nodes(
     return found
 
 
-def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
-    """The trees cut down to chosen nodes (as :func:`likeliest_nodes` gives them); drawn ones stay whole."""
-    kept: list[list[int]] = [[0] for _ in trees]
+def chosen_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[list[int]]:
+    """For each tree the nodes that stay, ascending: the root with the chosen ones, and all of a drawn tree.
+
+    Args:
+        chosen: As :func:`likeliest_nodes` gives them.
+    """
+    kept: list[list[int]] = [list(range(len(tree))) if tree.draws else [0] for tree in trees]
     for _, place, node in chosen:
         kept[place].append(node)
+    return [sorted(nodes) for nodes in kept]
+
+
+def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[float]) -> dict[int, float]:
+    """For nodes that stay while all drafts below them go: the chance that one of those would have been kept.
+
+    An estimate of acceptance from scored tokens alone would count the likely ones only.
+
+    Args:
+        kept: Nodes that stay, ascending.
+        chances: Of each node of ``tree``, once its parent is kept.
+
+    Returns:
+        By index in the tree that is left.
+    """
+    staying = set(kept)
+    below: dict[int, float] = {}
+    for node in range(1, len(tree)):
+        if node not in staying:
+            below[tree.parents[node]] = below.get(tree.parents[node], 0.0) + chances[node]
+    open_nodes = {tree.parents[node] for node in kept[1:]}
+    return {
+        index: min(below[node], CERTAIN)
+        for index, node in enumerate(kept)
+        if node in below and node not in open_nodes
+    }
+
+
+def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
+    """The trees cut down to chosen nodes (:func:`chosen_nodes`)."""
     return [
-        tree if tree.draws or len(nodes) == len(tree) else tree.keep(sorted(nodes))
-        for tree, nodes in zip(trees, kept, strict=True)
+        tree if len(nodes) == len(tree) else tree.keep(nodes)
+        for tree, nodes in zip(trees, chosen_nodes(trees, chosen), strict=True)
     ]
 
 

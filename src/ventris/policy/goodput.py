@@ -17,12 +17,10 @@ from ventris.cost.curve import CostCurve
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
 from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
+from ventris.policy.confidence import Correction, judged_nodes
 
 if TYPE_CHECKING:
     from ventris.parts import Workshop
-
-BUCKETS = 10
-"""Confidence is corrected in tenths."""
 
 PRIOR_WEIGHT = 6.0
 """Judgements that the drafter's own confidence counts for in each bucket."""
@@ -44,8 +42,7 @@ FIRST_ACCEPTANCE = 0.6
 class _Known:
     """What was learnt from one request."""
 
-    kept: list[float] = field(default_factory=lambda: [0.0] * BUCKETS)
-    judged: list[float] = field(default_factory=lambda: [0.0] * BUCKETS)
+    trust: Correction = field(default_factory=lambda: Correction(FORGETTING))
     kept_at: list[float] = field(default_factory=list)
     judged_at: list[float] = field(default_factory=list)
     drafted_depth: float = 4.0
@@ -116,9 +113,12 @@ class Goodput:
 
     def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
         learnt = [_knowledge(record) for record in records]
-        found = likeliest_nodes(
-            trees, lambda place, node: _corrected(learnt[place], trees[place].confidence[node])
-        )
+
+        def chance(place: int, node: int) -> float:
+            confidence = trees[place].confidence[node]
+            return learnt[place].trust.chance(confidence, confidence, PRIOR_WEIGHT)
+
+        found = likeliest_nodes(trees, chance)
         price = price_of_drafts(self.curve, load)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         seconds = [price(drawn + drafts) for drafts in range(len(found) + 1)]
@@ -142,15 +142,9 @@ class Goodput:
         known = _knowledge(record)
         depth = tree.depths()
         known.drafted_depth += 0.2 * (max(depth) - known.drafted_depth)
-        on_path = set(path)
         judged_levels: dict[int, bool] = {}
-        for node in range(1, len(tree)):
-            if tree.parents[node] not in on_path:
-                continue
-            kept = node in on_path
-            bucket = _bucket(tree.confidence[node])
-            known.kept[bucket] = FORGETTING * known.kept[bucket] + kept
-            known.judged[bucket] = FORGETTING * known.judged[bucket] + 1.0
+        for node, kept in judged_nodes(tree, path):
+            known.trust.observe(tree.confidence[node], kept)
             level = depth[node] - 1
             judged_levels[level] = judged_levels.get(level, False) or kept
         for level, kept in judged_levels.items():
@@ -166,15 +160,6 @@ def _knowledge(record: DraftRecord) -> _Known:
         record.memory = _Known()
     known: _Known = record.memory
     return known
-
-
-def _bucket(confidence: float) -> int:
-    return min(int(confidence * BUCKETS), BUCKETS - 1)
-
-
-def _corrected(known: _Known, confidence: float) -> float:
-    bucket = _bucket(confidence)
-    return (known.kept[bucket] + PRIOR_WEIGHT * confidence) / (known.judged[bucket] + PRIOR_WEIGHT)
 
 
 def _acceptance(known: _Known, level: int) -> float:

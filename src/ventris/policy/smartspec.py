@@ -11,16 +11,21 @@ Where this differs from the authors' code, it does so on purpose:
   drafted, and each request has an a of its own, drawn towards that of all requests;
 - each request has its own length: tokens are added in the order of their chances, over the whole batch, and
   every count is tried;
-- a request that is not drafted for is tried again with one token where the upper end of its estimate would
-  pay, or after a while, where sure hits would; under a load where not even those pay, it is left alone.
+- once tokens are drafted, each has the chance that goes with the drafter's confidence in it, by what became
+  of earlier ones (:mod:`ventris.policy.confidence`); one number for all would score doubtful tokens and drop
+  sure ones;
+- a request that is not drafted for is tried again with one token after a while, where sure hits would pay
+  and as far as a hundredth of the time goes; under a load where not even those pay, it is left alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from ventris.cost.batch_latency import BatchLatency
@@ -28,7 +33,17 @@ from ventris.cost.curve import CostCurve
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
 from ventris.policy.acceptance import Acceptance, judged
-from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
+from ventris.policy.best_lengths import best_lengths
+from ventris.policy.best_rate import (
+    Tabled,
+    best_count,
+    best_draft,
+    chosen_nodes,
+    likeliest_nodes,
+    price_of_drafts,
+    unscored_chances,
+)
+from ventris.policy.confidence import Correction, judged_nodes
 from ventris.policy.running_fit import RunningFit
 
 if TYPE_CHECKING:
@@ -58,6 +73,14 @@ OWN_WEIGHT = 4.0
 COMMON_FORGETTING = 0.99
 OWN_FORGETTING = 0.95
 
+COMMON_TRUST, OWN_TRUST = 2.0, 6.0
+"""As the weights above, for the chances that go with a drafter's confidence."""
+
+TRUST_FORGETTING = 0.98
+
+TRIAL_SHARE = 0.01
+"""Share of the time that drafts may take that are tried though they seem not to pay."""
+
 OUTLIER = 3.0
 """A step that took longer than so many times the prediction counts as if it had taken just that."""
 
@@ -68,16 +91,27 @@ class _Known:
 
     Attributes:
         silent: Steps since it was last drafted for.
+        trust: By the part that drafted, how far its confidence holds in this text.
         trying: This step's draft is such a trial.
-        drafted: Tokens drafted in this step.
+        drafted: Tokens drafted in this step, whether they were scored or not.
+        unscored: For nodes of this step's tree below which nothing was scored, the chance that one of the
+            drafts there would have been kept.
         seen: Length of its text when it was last drafted for.
     """
 
     acceptance: Acceptance = field(default_factory=lambda: Acceptance(OWN_FORGETTING))
+    trust: dict[str, Correction] = field(default_factory=dict)
     silent: int = 0
     trying: bool = False
     drafted: int = 0
+    unscored: dict[int, float] = field(default_factory=dict)
     seen: int = 0
+
+    def fade(self) -> None:
+        """Let what was seen count for less, because the text went on without drafts."""
+        self.acceptance.fade(FADING)
+        for trust in self.trust.values():
+            trust.fade(FADING)
 
 
 class SmartSpec:
@@ -92,7 +126,8 @@ class SmartSpec:
     that name it ``policy="smartspec"``.
 
     Args:
-        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them.
+        latency: Seconds of the target's pass over so many nodes with so many cached rows behind them; what
+            the rows add is taken to be the same for any number of nodes.
         longest: Tokens drafted ahead at most.
         nodes: Drafted tokens of one request at most, where the drafter grows trees.
         retry: Steps without a draft after which one is tried wherever it might pay.
@@ -115,14 +150,18 @@ class SmartSpec:
         self.nodes = nodes
         self.retry = retry
         self._unit = latency(1, 0)
+        self._pass_seconds = Tabled(lambda nodes: latency(max(nodes, 1), 0))
         # Seconds of a step, by the model's prediction and by running requests.
         self._steps = RunningFit((1.0, 0.0), (3.0, 3.0))
         # Seconds of a drafter's call: once, by level, by drafted token, by token that it had to catch up.
         self._calls: dict[str, RunningFit] = {}
         self._behind: dict[str, int] = {}
         self._common: dict[str, Acceptance] = {}
+        self._trust: dict[str, Correction] = {}
         self._drawing: set[str] = set()
         self._seen: object = None
+        # Seconds that trials may take still.
+        self._allowance = self._unit
 
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> SmartSpec:
@@ -154,15 +193,17 @@ class SmartSpec:
         return budgets
 
     def _lengths(
-        self, drafter: str, records: Sequence[DraftRecord], load: Load, seconds: Callable[[int], float]
+        self, drafter: str, records: Sequence[DraftRecord], load: Load, seconds: Callable[[Any], Any]
     ) -> list[int]:
         """Lengths of a drafter that takes time, trials included."""
 
-        def drafting(depth: int, drafts: int) -> float:
-            return self.draft_seconds(drafter, depth, drafts)
+        once, level, node = self._draft_price(drafter)
+
+        def drafting(depth: Any, drafts: Any) -> Any:
+            return once + level * depth + node * drafts
 
         rates = [self.acceptance(record) for record in records]
-        lengths = best_lengths(rates, self.longest, load.running, seconds, drafting)
+        lengths = best_lengths(rates, self.longest, load.running, seconds, drafting, MARGIN)
         for place in self._trials(records, rates, lengths, load, seconds, drafting):
             _known(records[place]).trying, lengths[place] = True, 1
         return lengths
@@ -173,23 +214,33 @@ class SmartSpec:
         rates: Sequence[float],
         lengths: Sequence[int],
         load: Load,
-        seconds: Callable[[int], float],
-        drafting: Callable[[int, int], float] | None = None,
+        seconds: Callable[[Any], Any],
+        drafting: Callable[[Any, Any], Any] | None = None,
     ) -> list[int]:
         """Places of requests that get no draft in this step but should be tried, to learn how they do now."""
-        hopes = list(rates)
-        for place, record in enumerate(records):
+        due = []
+        for place, (record, length) in enumerate(zip(records, lengths, strict=True)):
             known = _known(record)
-            if lengths[place]:
+            if length:
                 known.silent = 0
                 continue
             known.silent += 1
-            known.acceptance.fade(FADING)
-            hopes[place] = SURE if known.silent >= self.retry else self._hope(record)
-        if all(lengths):
+            known.fade()
+            if known.silent >= self.retry:
+                due.append(place)
+        if not due or self._allowance <= 0.0:
             return []
-        hoped = best_lengths(hopes, self.longest, load.running, seconds, drafting)
-        tried = [place for place, length in enumerate(lengths) if hoped[place] and not length]
+        if not any(lengths):
+            for trust in self._trust.values():
+                trust.fade(FADING**self.retry)
+        hopes = [SURE if place in due else rate for place, rate in enumerate(rates)]
+        hoped = best_lengths(hopes, self.longest, load.running, seconds, drafting, MARGIN)
+        tried = [place for place in due if hoped[place]]
+        price = seconds(1) - seconds(0) + (drafting(1, 1) if drafting else 0.0)
+        # Those go first that have waited for longest.
+        tried.sort(key=lambda place: -_known(records[place]).silent)
+        tried = tried[: math.ceil(self._allowance / price)] if price > 0.0 else tried
+        self._allowance -= price * len(tried)
         for place in tried:
             _known(records[place]).silent = 0
         return tried
@@ -203,19 +254,21 @@ class SmartSpec:
 
     def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
         self._drawing |= {record.drafter for record, tree in zip(records, trees, strict=True) if tree.draws}
-        rates = [self.acceptance(record) for record in records]
-        shares = [_shares(tree) for tree in trees]
-        found = likeliest_nodes(trees, lambda place, node: rates[place] * shares[place][node])
+        chances = [
+            [self.chance(record, tree, node) for node in range(len(tree))]
+            for record, tree in zip(records, trees, strict=True)
+        ]
+        found = likeliest_nodes(trees, lambda place, node: chances[place][node])
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         predicted = self._seconds(records, load)
 
-        def seconds(drafts: int) -> float:
+        def seconds(drafts: Any) -> Any:
             # What it took to draft is spent, whatever is verified of it.
             return predicted(drawn + drafts)
 
-        table = [seconds(drafts) for drafts in range(len(found) + 1)]
+        table = seconds(np.arange(len(found) + 1))
         count, _ = best_count([chance for chance, _, _ in found], load.running, table, MARGIN)
-        kept = keep_nodes(trees, found[:count])
+        kept = chosen_nodes(trees, found[:count])
         open_to = [
             place
             for place, tree in enumerate(trees)
@@ -223,18 +276,22 @@ class SmartSpec:
         ]
         tried = self._trials(
             [records[place] for place in open_to],
-            [rates[place] for place in open_to],
+            [self.acceptance(records[place]) for place in open_to],
             [len(kept[place]) - 1 for place in open_to],
             load,
             seconds,
         )
-        tried = [open_to[place] for place in tried]
-        for place, record in enumerate(records):
+        trying = {open_to[place] for place in tried}
+        for place, (record, tree) in enumerate(zip(records, trees, strict=True)):
             known = _known(record)
-            if len(kept[place]) == 1 and (known.trying or place in tried) and len(trees[place]) > 1:
-                kept[place] = trees[place].keep([0, best_draft(trees[place])])
-            known.drafted = len(kept[place]) - 1
-        return kept
+            if len(kept[place]) == 1 < len(tree) and (known.trying or place in trying):
+                kept[place] = [0, best_draft(tree)]
+            known.drafted = len(tree) - 1
+            known.unscored = unscored_chances(tree, kept[place], chances[place])
+        return [
+            tree if len(nodes) == len(tree) else tree.keep(nodes)
+            for tree, nodes in zip(trees, kept, strict=True)
+        ]
 
     # What is known.
 
@@ -242,30 +299,39 @@ class SmartSpec:
         """The chance that a token drafted for this request is kept once all before it are."""
         return _known(record).acceptance.rate(self._usual(record.drafter), OWN_WEIGHT)
 
+    def chance(self, record: DraftRecord, tree: TokenTree, node: int) -> float:
+        """The chance that a drafted node is kept once its parent is, by the drafter's confidence in it."""
+        confidence = tree.confidence[node]
+        known, common = _known(record).trust.get(tree.source), self._trust.get(tree.source)
+        usual = confidence if common is None else common.chance(confidence, confidence, COMMON_TRUST)
+        return usual if known is None else known.chance(confidence, usual, OWN_TRUST)
+
     def _usual(self, drafter: str) -> float:
         """The acceptance of all requests with this drafter."""
         common = self._common.get(drafter)
         return FIRST_ACCEPTANCE if common is None else common.rate(FIRST_ACCEPTANCE, COMMON_WEIGHT)
 
-    def _hope(self, record: DraftRecord) -> float:
-        """The upper end of what the acceptance may be, by what was seen."""
-        error = _known(record).acceptance.error(self._usual(record.drafter), OWN_WEIGHT)
-        return min(self.acceptance(record) + error, SURE)
-
     def draft_seconds(self, drafter: str, depth: int, nodes: int) -> float:
         """Predicted seconds of a drafter's call; 0 for one that was never called."""
-        fit = self._calls.get(drafter)
-        if fit is None or nodes == 0:
+        if nodes == 0:
             return 0.0
-        once, level, node, _ = fit.coefficients()
-        return (once + level * depth + node * nodes) * self._unit
+        once, level, node = self._draft_price(drafter)
+        return once + level * depth + node * nodes
 
-    def _seconds(self, records: Sequence[DraftRecord], load: Load) -> Callable[[int], float]:
-        """Predicted seconds of scoring and verifying, by the number of drafted tokens."""
+    def _draft_price(self, drafter: str) -> tuple[float, float, float]:
+        """Predicted seconds of a drafter's call: for itself, by level, by token."""
+        fit = self._calls.get(drafter)
+        if fit is None:
+            return 0.0, 0.0, 0.0
+        once, level, node, _ = fit.coefficients()
+        return once * self._unit, level * self._unit, node * self._unit
+
+    def _seconds(self, records: Sequence[DraftRecord], load: Load) -> Callable[[Any], Any]:
+        """Predicted seconds of scoring and verifying, by the number of drafted tokens (one, or an array)."""
         scale, each = self._steps.coefficients()
         context = sum(len(record.request.tokens) for record in records)
-        overhead = each * load.running * self._unit
-        return price_of_drafts(lambda nodes: scale * self.latency(nodes, context) + overhead, load)
+        besides = scale * (self.latency(1, context) - self.latency(1, 0)) + each * load.running * self._unit
+        return price_of_drafts(lambda nodes: scale * self._pass_seconds(nodes) + besides, load)
 
     # After verifying.
 
@@ -278,6 +344,7 @@ class SmartSpec:
         predicted = self.latency(last.nodes, last.context) / self._unit
         took = min(last.seconds / self._unit, OUTLIER * predicted)
         self._steps.observe((predicted, last.running), took)
+        self._allowance = min(self._allowance + TRIAL_SHARE * last.seconds, last.seconds)
         for drafter, call in last.drafts.items():
             if drafter not in self._calls:
                 self._calls[drafter] = RunningFit((0.0,) * 4, (0.3, 0.1, 0.3, 0.3))
@@ -292,48 +359,17 @@ class SmartSpec:
             return
         ended = record.request.tokens[-1] in record.request.end_ids
         kept, missed = judged(tree, path, ended)
-        known.acceptance.observe(kept, missed)
+        unscored = 0.0 if ended else known.unscored.get(path[-1], 0.0)
+        run = (kept + unscored, 1.0 - unscored) if unscored else (kept, float(missed))
         common = self._common.setdefault(record.drafter, Acceptance(COMMON_FORGETTING))
-        common.observe(kept, missed)
-
-
-def best_lengths(
-    rates: Sequence[float],
-    longest: int,
-    running: int,
-    scoring: Callable[[int], float],
-    drafting: Callable[[int, int], float] | None = None,
-) -> list[int]:
-    """Draft lengths with the most expected tokens a second, one for each request.
-
-    Tokens of equal depth bring less the deeper they are, so for any total the likeliest ones are the best,
-    and every total is tried; since levels of a draft model are passes of their own, under every bound on the
-    depth.
-
-    Args:
-        rates: Chance of each request's drafted tokens to be kept once all before are.
-        longest: Length at most.
-        running: Requests in the step, those among them without drafts included.
-        scoring: Seconds of the step by drafted tokens.
-        drafting: Seconds of drafting by depth and by drafted tokens; ``None`` if it takes none.
-    """
-    levels = range(1, longest + 1)
-    found = [(rate**level, -level, place) for place, rate in enumerate(rates) for level in levels]
-    found.sort(reverse=True)
-    table = [scoring(drafts) for drafts in range(len(found) + 1)]
-    best_rate, chosen = 0.0, [0] * len(rates)
-    for bound in levels if drafting else [longest]:
-        within = [(chance, place) for chance, level, place in found if -level <= bound]
-        seconds = table[: len(within) + 1]
-        if drafting:
-            spent = [drafting(bound, drafts) for drafts in range(1, len(seconds))]
-            seconds = [seconds[0], *map(sum, zip(seconds[1:], spent, strict=True))]
-        count, rate = best_count([chance for chance, _ in within], running, seconds, MARGIN)
-        if count and rate > best_rate:
-            best_rate, chosen = rate, [0] * len(rates)
-            for _, place in within[:count]:
-                chosen[place] += 1
-    return chosen
+        for acceptance in (known.acceptance, common):
+            acceptance.observe(*run)
+        for trust in (known.trust, self._trust):
+            correction = trust.setdefault(tree.source, Correction(TRUST_FORGETTING))
+            for node, was_kept in judged_nodes(tree, path):
+                # What stood behind the end of the text was not judged.
+                if was_kept or not ended or tree.parents[node] != path[-1]:
+                    correction.observe(tree.confidence[node], was_kept)
 
 
 def _known(record: DraftRecord) -> _Known:
@@ -353,15 +389,3 @@ def _catch_up(records: Sequence[DraftRecord], lengths: Sequence[int]) -> int:
             behind += max(len(record.request.tokens) - known.seen - length - 1, 0)
             known.seen = len(record.request.tokens)
     return behind
-
-
-def _shares(tree: TokenTree) -> list[float]:
-    """For each node, its part of its siblings' confidence."""
-    totals: dict[int, float] = {}
-    for node in range(1, len(tree)):
-        parent = tree.parents[node]
-        totals[parent] = totals.get(parent, 0.0) + tree.confidence[node]
-    return [
-        1.0 if node == 0 else tree.confidence[node] / (totals[tree.parents[node]] or 1.0)
-        for node in range(len(tree))
-    ]

@@ -36,22 +36,26 @@ class VirtualTime:
 class SimulatedTarget:
     """Says token 0 wherever it is asked, after as many seconds as ``latency`` has for the pass.
 
-    Pair it with the ``synthetic`` verifier, whose coin decides what is kept.
+    Pair it with a verifier that decides on its own: the ``synthetic`` one, whose coin says what is kept, or
+    :class:`~ventris.testing.recorded.Recorded`.
 
     Args:
         time: Moved on by every pass.
         latency: Seconds by rows of the pass and cached rows behind them.
+        vocab_size: More than two where the prompts hold real tokens.
     """
 
-    vocab_size = 2
     hidden_size = 1
     num_layers = 1
     context_length = 1 << 20
     device = torch.device("cpu")
 
-    def __init__(self, time: VirtualTime, latency: Callable[[int, int], float]) -> None:
+    def __init__(self, time: VirtualTime, latency: Callable[[int, int], float], vocab_size: int = 2) -> None:
         self.time = time
         self.latency = latency
+        self.vocab_size = vocab_size
+        self._row = torch.zeros(1, vocab_size)
+        self._row[0, 0] = 1.0
         self._layout = CacheLayout(1, 1, 1, torch.float32, self.device)
 
     def new_cache(
@@ -64,8 +68,7 @@ class SimulatedTarget:
         for rows in batch:
             count = len(rows.tokens)
             rows.cache.reserve(rows.start + count, rows.start)
-            row = torch.tensor([1.0, 0.0])
-            logits.append(row.expand(count if rows.wanted is None else len(rows.wanted), 2))
+            logits.append(self._row.expand(count if rows.wanted is None else len(rows.wanted), -1))
         nodes = sum(len(rows.tokens) for rows in batch)
         self.time.now += self.latency(nodes, sum(rows.cache.length for rows in batch))
         return Scores(logits, {layer: torch.zeros(nodes, 1) for layer in taps})
@@ -79,7 +82,7 @@ class SimulatedTarget:
         return hidden, dict.fromkeys(taps, hidden)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return torch.zeros(len(hidden), 2)
+        return torch.zeros(len(hidden), self.vocab_size)
 
 
 class SimulatedDrafter:
