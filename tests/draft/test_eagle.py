@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import random_heads
 import torch
+from rehearsing import Watched, branches
 from tiny_decoders import LLAMA, random_weights
 from trained import native_place, network_of
 
 from ventris.draft.best_nodes import best_nodes
 from ventris.draft.eagle import Eagle
 from ventris.draft.eagle_layer import EagleLayer
-from ventris.draft.eagle_network import EagleNetwork
 from ventris.engine.errors import BadInput
 from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows
@@ -31,36 +31,18 @@ def test_it_keeps_the_contract(settings):
     check_drafter(Eagle(target, random_heads.eagle_network(target), **settings), target)
 
 
-class Rehearsing:
+class Rehearsing(Watched):
     """Passes on to EAGLE-3, and asks the network as it is trained for each of its guesses."""
 
-    def __init__(self, drafter: Eagle, network: EagleNetwork) -> None:
-        self.drafter, self.network = drafter, network
-        self.name, self.shape, self.draws, self.taps = "eagle", "tree", False, drafter.taps
-        self.compared = 0
+    def compare(self, job, tree):
+        for path, children in branches(tree):
+            chances = self.chances(job.request.tokens[:-1], path)
+            for child in children:
+                assert tree.confidence[child] == pytest.approx(chances[tree.tokens[child]], rel=1e-3)
+            best = max(tree.confidence[child] for child in children)
+            assert best == pytest.approx(max(chances.values()), rel=1e-3)
+            self.compared[len(path)] += 1
 
-    def start(self, request):
-        return self.drafter.start(request)
-
-    def observe(self, state, commit):
-        self.drafter.observe(state, commit)
-
-    def propose(self, jobs):
-        trees = self.drafter.propose(jobs)
-        for job, tree in zip(jobs, trees, strict=True):
-            below = tree.children()
-            for node in range(len(tree)):
-                if below[node]:
-                    path = [tree.tokens[n] for n in tree.path_to(node)]
-                    chances = self.chances(job.request.tokens[:-1], path)
-                    for child in below[node]:
-                        assert tree.confidence[child] == pytest.approx(chances[tree.tokens[child]], rel=1e-3)
-                    best = max(tree.confidence[child] for child in below[node])
-                    assert best == pytest.approx(max(chances.values()), rel=1e-3)
-                    self.compared += 1
-        return trees
-
-    @torch.no_grad()
     def chances(self, seen, path):
         """Probability of each listed token after ``path`` (the root first), by training-time test."""
         target, last = self.drafter.target, len(seen) - 1
@@ -88,7 +70,7 @@ def test_drafting_does_what_training_rehearsed(monkeypatch, settings):
     prompts = [[1, 2, 3, 1, 2], [4, 5], list(range(1, 40))]
     run(target, Greedy(), watched, prompts=prompts)
     run(target, Coupled(), watched, prompts=prompts, temperature=1.0, seed=3)
-    assert watched.compared > 100
+    assert watched.compared.total() > 100
 
 
 def native_target(dtype: str):

@@ -8,6 +8,7 @@ from math import ceil
 import pytest
 import random_heads
 import torch
+from rehearsing import Watched
 from trained import LONG, native_place, network_of, torch_place
 
 from ventris.draft.kangaroo import Kangaroo, KangarooNetwork
@@ -15,7 +16,6 @@ from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.engine import stream as streams
 from ventris.engine.stream import Stream, begin, forward
-from ventris.engine.target import Rows
 from ventris.engine.tree import TokenTree
 from ventris.testing import check_drafter, checks
 from ventris.testing.checks import law_error, run
@@ -119,41 +119,21 @@ def test_going_on_from_the_first_layers_is_the_whole_pass(kind, kept):
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-5)
 
 
-class Rehearsing:
+class Rehearsing(Watched):
     """Passes on to Kangaroo, and asks the adapter as it is trained for each of its guesses."""
 
-    def __init__(self, drafter: Kangaroo, network: KangarooNetwork) -> None:
-        self.drafter, self.network = drafter, network
-        self.name, self.shape, self.draws, self.taps = "kangaroo", "chain", drafter.draws, drafter.taps
-        self.compared = 0
-
-    def start(self, request):
-        return self.drafter.start(request)
-
-    def observe(self, state, commit):
-        self.drafter.observe(state, commit)
-
-    @torch.no_grad()
-    def propose(self, jobs):
-        trees = self.drafter.propose(jobs)
-        target, exit_layer = self.drafter.target, self.network.exit_layer
-        for job, tree in zip(jobs, trees, strict=True):
-            tokens = [*job.request.tokens, *tree.tokens[1:]]
-            hidden = target.forward(
-                [Rows(target.new_cache(), tokens, range(-1, len(tokens) - 1))], [exit_layer]
-            )
-            rows = self.network(hidden.hidden[exit_layer][None])[0]
-            chances = self.network.vocabulary.one(0, rows).softmax(-1)
-            assert job.request.tokens[-1] == tree.tokens[0]
-            for node in range(1, len(tree)):
-                row = chances[len(job.request.tokens) - 2 + node]
-                listed = self.network.vocabulary.ids.tolist().index(tree.tokens[node])
-                assert tree.confidence[node] == pytest.approx(float(row[listed]), rel=1e-3)
-                sure = float(row.max()) >= self.drafter.confidence
-                last = node == len(tree) - 1
-                assert sure or last
-                self.compared += 1
-        return trees
+    def compare(self, job, tree):
+        rows = self.target_rows([*job.request.tokens, *tree.tokens[1:]], self.network.exit_layer)
+        chances = self.network.vocabulary.one(0, self.network(rows[None])[0]).softmax(-1)
+        assert job.request.tokens[-1] == tree.tokens[0]
+        for node in range(1, len(tree)):
+            row = chances[len(job.request.tokens) - 2 + node]
+            listed = self.network.vocabulary.ids.tolist().index(tree.tokens[node])
+            assert tree.confidence[node] == pytest.approx(float(row[listed]), rel=1e-3)
+            sure = float(row.max()) >= self.drafter.confidence
+            last = node == len(tree) - 1
+            assert sure or last
+            self.compared[node] += 1
 
 
 @pytest.mark.parametrize(
@@ -167,7 +147,7 @@ def test_drafting_does_what_training_rehearsed(monkeypatch, settings):
     watched = Rehearsing(Kangaroo(target, network, **settings), network)
     run(target, Greedy(), watched, prompts=prompts)
     run(target, Coupled(), watched, prompts=prompts, temperature=1.0, seed=3)
-    assert watched.compared > 60
+    assert watched.compared.total() > 60
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "qwen2", "qwen3", "phi3"])

@@ -9,6 +9,7 @@ import families
 import pytest
 import random_heads
 import torch
+from rehearsing import Watched, branches
 from trained import LONG, Place, longspec, network_of, torch_place
 
 from ventris.draft.eagle import Eagle
@@ -20,7 +21,6 @@ from ventris.draft.target_sketch import embedding_rows
 from ventris.engine.batch import Engine
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
-from ventris.engine.target import Rows
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.policy.fixed import Fixed
 from ventris.testing import check_drafter
@@ -38,48 +38,30 @@ def test_it_keeps_the_contract(settings):
     check_drafter(LongSpec(place.target, network_of("longspec", place), **settings), place.target)
 
 
-class Rehearsing:
+class Rehearsing(Watched):
     """Passes on to LongSpec, and asks the network as it is trained for each of its guesses."""
 
-    name, draws, taps = "longspec", False, ()
-
     def __init__(self, drafter: LongSpec, network: LongSpecNetwork, last_layer: LastLayer) -> None:
-        self.drafter, self.network, self.last_layer = drafter, network, last_layer
-        self.shape = drafter.shape
-        self.compared = 0
+        super().__init__(drafter, network)
+        self.last_layer = last_layer
 
-    def start(self, request):
-        return self.drafter.start(request)
+    def compare(self, job, tree):
+        inner = list(branches(tree))
+        for path, children in inner[:1] + inner[1:][-1:]:
+            # The root and what comes before it may all be still unknown to the target.
+            offset = len(path) - 1 + len(job.stream.pending)
+            chances = self.chances(job.request.tokens[:-1], path, offset)
+            for child in children:
+                assert tree.confidence[child] == pytest.approx(chances[tree.tokens[child]], rel=1e-3)
+            self.compared[len(path)] += 1
 
-    def observe(self, state, commit):
-        self.drafter.observe(state, commit)
-
-    def finish(self, state):
-        self.drafter.finish(state)
-
-    def propose(self, jobs):
-        trees = self.drafter.propose(jobs)
-        for job, tree in zip(jobs, trees, strict=True):
-            below = tree.children()
-            inner = [node for node in range(len(tree)) if below[node]]
-            for node in {*inner[:1], *inner[-1:]}:
-                path = [tree.tokens[n] for n in tree.path_to(node)]
-                # The root and what comes before it may all be still unknown to the target.
-                offset = len(path) - 1 + len(job.stream.pending)
-                chances = self.chances(job.request.tokens[:-1], path, offset)
-                for child in below[node]:
-                    assert tree.confidence[child] == pytest.approx(chances[tree.tokens[child]], rel=1e-3)
-                self.compared += 1
-        return trees
-
-    @torch.no_grad()
     def chances(self, seen, path, offset):
         """Probability of each listed token after ``path`` (the root first), as it is trained."""
         target = self.drafter.target
         last = target.num_layers - 1
-        hidden = target.forward([Rows(target.new_cache(), list(seen), range(-1, len(seen) - 1))], [last])
+        hidden = self.target_rows(seen, last)
         # What stands after the last committed token must not matter.
-        rows = torch.cat([hidden.hidden[last], 100 * torch.randn(len(path), target.hidden_size)])[None]
+        rows = torch.cat([hidden, 100 * torch.randn(len(path), target.hidden_size)])[None]
         tokens = [*seen, *path]
         positions = torch.arange(len(tokens))[None]
         lent = self.last_layer.lent(rows, positions)
@@ -116,7 +98,7 @@ def test_drafting_does_what_training_rehearsed(monkeypatch, family, settings):
     prompts = [[4, 5], list(range(1, 60))]  # the second one passes the window, and its rows are trimmed
     run(watched.drafter.target, Greedy(), watched, prompts=prompts, tokens=20)
     run(watched.drafter.target, Coupled(), watched, prompts=prompts, tokens=12, temperature=1.0, seed=3)
-    assert watched.compared > 30
+    assert watched.compared.total() > 30
 
 
 def test_keys_of_other_places_are_noticed(monkeypatch):
@@ -148,7 +130,7 @@ def test_a_drafter_that_was_not_asked_for_long_starts_anew(monkeypatch):
     # While the automaton has something to say, the block is not asked; it repeats more than a window.
     stack = Stack([NGram(min_match=2), silent])
     run(watched.drafter.target, Greedy(), stack, prompts=[[5, 6, 7] * 12], tokens=60)
-    assert silent.compared > 10
+    assert silent.compared.total() > 10
     assert max(b - a for a, b in pairwise(asked)) > 1
 
 

@@ -20,7 +20,9 @@ from ventris.draft.omnidraft.byte_map import ByteMap
 from ventris.draft.omnidraft.learner import Judged, Learner, Lesson, Passage
 from ventris.draft.omnidraft.memory import MEGABYTE, Memory
 from ventris.draft.omnidraft.network import LearningNetwork
+from ventris.draft.omnidraft.session import LESSONS
 from ventris.engine.errors import BadInput
+from ventris.engine.ledger import MemoryLedger
 from ventris.models.source import resolve
 from ventris.parts import Workshop, build_drafter
 from ventris.testing.vocabularies import made_tokenizer
@@ -173,6 +175,42 @@ def test_learning_changes_no_output(model, folders, options):
         assert [done.tokens for done in drafted] == plain
         assert all(done.guarantee.exact for done in drafted)
     assert (made.teaching.steps > 3) == (options.get("learn") != "off")
+
+
+class Tight(MemoryLedger):
+    """Has so many bytes for lessons."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.lessons = most, 0
+
+    def charge(self, owner: str, size: int) -> None:
+        if owner == LESSONS and self.held.get(owner, 0) + size > self.most:
+            raise MemoryError(owner)
+        super().charge(owner, size)
+        self.lessons = max(self.lessons, self.held.get(LESSONS, 0))
+
+
+def test_what_is_kept_to_be_learnt_is_booked_and_no_more_than_fits(model, folders):
+    """Where no more fits it is learnt from at once, and where nothing fits decoding goes on all the same."""
+    plain = model.generate(PROMPTS[0], max_new_tokens=40).tokens
+    row = 4 * model.target.vocab_size
+    found = []
+    for rows in (1000, 10, 0):
+        made, ledger = drafter(model, folders), Tight(rows * row)
+        made.rounds = 1000
+        engine = model.engine(max_batch=1, ledger=ledger)
+        done = engine.add(model.request(PROMPTS[0], draft=made, policy="fixed", max_new_tokens=40))
+        for _ in engine.run():
+            pass
+        assert done.tokens == plain
+        assert ledger.total == 0
+        found.append((ledger.lessons // row, made.teaching.steps))
+    (whole, once), (part, often), (nothing, never) = found
+    # A row for each token but what the last step and the one before the first draft said.
+    assert 40 >= whole >= 36 > 10 >= part > 4
+    assert often > once == 1
+    assert nothing == never == 0
 
 
 def test_in_the_background_decoding_does_not_wait(model, folders, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
@@ -194,6 +195,17 @@ def test_a_swap_is_right_if_the_answer_still_is(model):
             if not wrong:
                 assert [*head, *rest] == list(answer.tokens)
     assert kinds == {True, False}
+
+
+def test_the_last_token_of_an_answer_is_not_swapped(model):
+    """Nothing could be decoded behind it."""
+    plain = SimpleNamespace(visits=[SimpleNamespace(node=0, token=5)], parents=[-1], tokens=[4])
+    last = SimpleNamespace(visits=[SimpleNamespace(node=0, token=5)], parents=[-1, 0], tokens=[4, 6])
+    trace = SimpleNamespace(steps=[*[plain] * 19, last])
+    done = SimpleNamespace(prompt=[3, 4], tokens=[5] * 20, text="", trace=trace)
+    assert list(refused(done, ())) == [(19, 6)]
+    settings = JudgeSettings(out="unused", draft="ngram", labels="swaps", max_new_tokens=20)
+    assert find_by_swaps(model, [Loose("abc", "e")], [done], settings) == [[]]
 
 
 def test_no_more_swaps_are_tried_than_asked_for(model):

@@ -82,7 +82,9 @@ def test_the_threshold_catches_what_it_must_and_no_more(wrong: list[float], shar
     right = torch.tensor([False] * len(wrong) + [True])
     threshold = threshold_that_catches(scores, right, share)
     caught = int((scores[~right] <= threshold).sum())
-    assert caught >= max(round(share * len(wrong)), 1)
+    assert caught >= max(share * len(wrong) - 1e-6, 1)
+    fewer = int((scores[~right] < threshold).sum())
+    assert fewer < share * len(wrong) + 1e-6  # a lower one would not do
     assert threshold in scores[~right]
 
 
@@ -190,12 +192,19 @@ def test_what_comes_behind_a_mistake_counts_only_if_asked_to(model):
     assert (examples.marks == Mark.BEHIND).sum() == 14 * 37
 
 
-def test_examples_with_one_kind_of_mark_are_refused(model):
+def test_what_cannot_be_learnt_from_is_refused(model, tmp_path):
     question = MarkedQuestion([3, 4], "a", [MarkedAnswer([5], [Mark.RIGHT])])
     with pytest.raises(BadInput, match="no token is marked right, or none wrong"):
         read_examples(model.target, [question], 1)
     with pytest.raises(BadInput, match="layer 9 cannot be read, the target has 2"):
-        read_examples(model.target, [question], 9)
+        prepare_examples(model, JudgeSettings(out="unused", layer=9, cache=str(tmp_path)))
+
+
+def test_more_kinds_of_tasks_than_a_byte_counts(model):
+    answers = [MarkedAnswer([5], [Mark.RIGHT]), MarkedAnswer([6], [Mark.WRONG])]
+    many = [MarkedQuestion([3, 4], f"kind {place}", answers) for place in range(257)]
+    examples = read_examples(model.target, many, 1)
+    assert [examples.families[index] for index in examples.family[::2]] == [q.family for q in many]
 
 
 # The whole run.

@@ -53,15 +53,20 @@ class RequestView:
             output = min(output, LONGEST_FIRST_BLOCK)
         return len(self.prompt) + output
 
-    def stream(self, model: Target, owner: str) -> Stream:
+    def stream(self, model: Target, owner: str, prompt: Sequence[int] | None = None) -> Stream:
         """The request in a further model, with room for its text and the trees behind it.
+
+        Args:
+            prompt: The prompt as a model of another vocabulary writes it.
 
         Raises:
             MemoryError: if memory is limited and the rows do not fit.
         """
+        tokens = list(self.prompt if prompt is None else prompt)
+        rows = self.rows + len(tokens) - len(self.prompt)
         # A text longer than the model's context can only be gone along with so far.
-        capacity = min(self.rows, model.context_length) + SCRATCH_ROWS
-        return Stream(model, list(self.prompt), capacity=capacity, ledger=self.ledger, owner=owner)
+        capacity = min(rows, model.context_length) + SCRATCH_ROWS
+        return Stream(model, tokens, capacity=capacity, ledger=self.ledger, owner=owner)
 
     @property
     def generated(self) -> int:

@@ -54,15 +54,7 @@ def reproduce_chimera(
     for what, where in (("trigrams", trigrams), ("context", context), ("distillation", distillation)):
         if where is not None:
             others[f"no {what}"] = Chimera.load(model, where, tree, nodes=nodes)
-    rows = [
-        Row(
-            f"tokens a pass with the same tree of {len(tree.paths)} nodes, against {name}",
-            tokens,
-            "tokens",
-            measured.tokens_per_pass(other),
-        )
-        for name, other in others.items()
-    ]
+    rows = measured.against(f"with the same tree of {len(tree.paths)} nodes", tokens, others)
     if drafter.memo is not None:
         found = drafter.memo.found / max(drafter.memo.asked, 1)
         rows.append(Row("trigrams that were remembered", found, "share"))

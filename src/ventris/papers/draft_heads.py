@@ -202,15 +202,7 @@ def reproduce_eagle3(
     }
     if untested:
         others["training without rehearsed chains"] = Eagle.load(measured.model, untested, nodes=nodes)
-    rows += [
-        Row(
-            f"tokens a pass with {nodes} nodes, against {name}",
-            passes,
-            "tokens",
-            measured.tokens_per_pass(other),
-        )
-        for name, other in others.items()
-    ]
+    rows += measured.against(f"with {nodes} nodes", passes, others)
     report = measured.race([f"eagle = {_spec('eagle', checkpoint)}"])
     rows.append(speed_row(report, "eagle"))
     return Reproduction("eagle3", EAGLE_FIGURE, rows, perf_counter() - started, measured.notes(TRAINING))

@@ -63,21 +63,13 @@ def reproduce_falcon(
     for what, where in others.items():
         if where is not None:
             other = Falcon.load(measured.model, where, tree, nodes=nodes)
-            name = f"tokens a pass with {nodes} nodes, against {what}"
-            rows.append(Row(name, tokens, "tokens", measured.tokens_per_pass(other)))
+            rows += measured.against(f"with {nodes} nodes", tokens, {what: other})
             if where == single:
                 rows.append(
                     Row("drafter passes a proposal, likewise", drafter.passes, "passes", other.passes)
                 )
     straight = Falcon.load(measured.model, folder, chain(tree), nodes=nodes)
-    rows.append(
-        Row(
-            f"tokens a pass with {nodes} nodes, against a chain of the same height",
-            tokens,
-            "tokens",
-            measured.tokens_per_pass(straight),
-        )
-    )
+    rows += measured.against(f"with {nodes} nodes", tokens, {"a chain of the same height": straight})
     specs = [f'falcon = falcon:"{folder}",nodes={nodes}']
     if single is not None:
         specs.append(f'single = falcon:"{single}",nodes={nodes}')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ventris.bench.prepare import load_model
@@ -65,6 +65,19 @@ class OnPrompts:
     def tokens_per_pass(self, draft: Any, **settings: Any) -> float:
         """Output tokens by passes of the target, with the whole draft in each step."""
         return tokens_per_pass(self.answers(draft=draft, policy="fixed", **settings))
+
+    def against(self, what: str, tokens: float, others: Mapping[str, Any]) -> list[Row]:
+        """Tokens a pass beside those of other drafters on the same prompts.
+
+        Args:
+            what: How the drafts are made, for the rows' names.
+            tokens: Of the drafter in question.
+            others: Drafters by what they are called.
+        """
+        return [
+            Row(f"tokens a pass {what}, against {name}", tokens, "tokens", self.tokens_per_pass(other))
+            for name, other in others.items()
+        ]
 
     def race(self, methods: Sequence[Any], **settings: Any) -> Report:
         """The methods against plain decoding, in turn, with the policy that goes by cost."""

@@ -13,6 +13,7 @@ from ventris.draft.model import DraftModel
 from ventris.draft.ngram import NGram
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
+from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import Drafter, Guide, Policy, RequestView
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
@@ -147,6 +148,11 @@ class _Watched:
     def observe(self, state: Any, commit: Any) -> None:
         self.drafter.observe(state, commit)
 
+    def finish(self, state: Any) -> None:
+        finish = getattr(self.drafter, "finish", None)
+        if finish is not None:
+            finish(state)
+
 
 def check_guide(make_guide: Callable[[], Guide], target: Target | None = None) -> None:
     """Check a guide: its answer may depend on the prefix alone, whatever is drafted or batched.
@@ -198,8 +204,6 @@ def _plain(state: Any) -> dict[str, Any]:
 
 
 def _view(target: Target) -> RequestView:
-    from ventris.engine.ledger import MemoryLedger
-
     return RequestView(target, PROMPT, list(PROMPT), Sampling(), 8, frozenset(), MemoryLedger())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -96,7 +96,7 @@ def _stream(family: str, seed: int, part: Part) -> Iterator[FactTask]:
     seen: set[str] = set()
     idle = 0
     while idle < PATIENCE:
-        task = FAMILIES[family](random)
+        task = FAMILIES[family].task(family, random)
         idle += 1
         if task.question not in seen and part_of(task.question) == part:
             seen.add(task.question)
@@ -158,124 +158,130 @@ def _another(word: str, avoided: set[str], random: Random) -> str:
             return other
 
 
-def _purchase(random: Random) -> FactTask:
-    name = random.choice(NAMES)
-    first, second = random.sample(THINGS, 2)
-    n, m = map(str, random.sample(range(2, 60), 2))
-    return FactTask(
-        "purchase",
-        f"{name} bought {n} {first} and {m} {second}. Write one sentence that says what {name} bought.",
-        (n, first, m, second),
-        (),
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """How tasks of one kind are put together; texts name what was drawn in braces.
+
+    Attributes:
+        draws: What is drawn from where, in order; several names in one entry get different words.
+        facts, allowed: As of :class:`FactTask`, by the names that were drawn.
+        total: Names of numbers whose sum is ``total``.
+    """
+
+    draws: Mapping[str, Sequence[str] | range]
+    question: str
+    facts: Sequence[str]
+    answers: Sequence[str]
+    allowed: Sequence[str] = ()
+    total: Sequence[str] = ()
+
+    def task(self, name: str, random: Random) -> FactTask:
+        """A task at random."""
+        drawn: dict[str, str] = {}
+        for names, source in self.draws.items():
+            several = names.split()
+            words = [random.choice(source)] if len(several) == 1 else random.sample(source, len(several))
+            drawn |= zip(several, map(str, words), strict=True)
+        drawn["total"] = str(sum(int(drawn[number]) for number in self.total))
+        return FactTask(
+            name,
+            self.question.format(**drawn),
+            tuple(drawn[name] for name in self.facts),
+            tuple(drawn[name] for name in self.allowed),
+            tuple(answer.format(**drawn) for answer in self.answers),
+        )
+
+
+FAMILIES: dict[str, _Family] = {
+    "purchase": _Family(
+        {"name": NAMES, "first second": THINGS, "n m": range(2, 60)},
+        "{name} bought {n} {first} and {m} {second}. Write one sentence that says what {name} bought.",
+        ("n", "first", "m", "second"),
         (
-            f"{name} bought {n} {first} and {m} {second}.",
-            f"{name} went to the store and came home with {n} {first} as well as {m} {second}.",
-            f"What {name} purchased were {n} {first} and, in addition, {m} {second}.",
-            f"In total, {m} {second} and {n} {first} were bought by {name}.",
+            "{name} bought {n} {first} and {m} {second}.",
+            "{name} went to the store and came home with {n} {first} as well as {m} {second}.",
+            "What {name} purchased were {n} {first} and, in addition, {m} {second}.",
+            "In total, {m} {second} and {n} {first} were bought by {name}.",
         ),
-    )
-
-
-def _colour(random: Random) -> FactTask:
-    name, town = random.choice(NAMES), random.choice(TOWNS)
-    thing = random.choice(("car", "house", "bicycle", "coat", "bag", "umbrella"))
-    colour = random.choice(COLOURS)
-    return FactTask(
-        "colour",
-        f"{name} from {town} has a {colour} {thing}. Which colour is it, and where is {name} from? "
+    ),
+    "colour": _Family(
+        {
+            "name": NAMES,
+            "town": TOWNS,
+            "thing": ("car", "house", "bicycle", "coat", "bag", "umbrella"),
+            "colour": COLOURS,
+        },
+        "{name} from {town} has a {colour} {thing}. Which colour is it, and where is {name} from? "
         "Answer in one sentence.",
-        (colour, town),
-        (),
+        ("colour", "town"),
         (
-            f"The {thing} of {name} from {town} is {colour}.",
-            f"{name} is from {town}, and the {thing} is {colour}.",
-            f"It is a {colour} {thing}, and it belongs to {name}, who comes from {town}.",
-            f"Somebody from {town} called {name} owns this {thing}, which is {colour}.",
+            "The {thing} of {name} from {town} is {colour}.",
+            "{name} is from {town}, and the {thing} is {colour}.",
+            "It is a {colour} {thing}, and it belongs to {name}, who comes from {town}.",
+            "Somebody from {town} called {name} owns this {thing}, which is {colour}.",
         ),
-    )
-
-
-def _journey(random: Random) -> FactTask:
-    town, day = random.choice(TOWNS), random.choice(DAYS)
-    platform = str(random.randrange(2, 40))
-    return FactTask(
-        "journey",
-        f"On {day} the train to {town} leaves from platform {platform}. Write one sentence that tells a "
+    ),
+    "journey": _Family(
+        {"town": TOWNS, "day": DAYS, "platform": range(2, 40)},
+        "On {day} the train to {town} leaves from platform {platform}. Write one sentence that tells a "
         "traveller the day and the platform.",
-        (day, platform),
-        (town,),
+        ("day", "platform"),
         (
-            f"On {day} the train to {town} leaves from platform {platform}.",
-            f"Go to platform {platform} if you want to take the train to {town} on {day}.",
-            f"Your train to {town} departs on {day}, and you find it at platform {platform}.",
-            f"Platform {platform} is where the train to {town} will wait for you on {day}.",
+            "On {day} the train to {town} leaves from platform {platform}.",
+            "Go to platform {platform} if you want to take the train to {town} on {day}.",
+            "Your train to {town} departs on {day}, and you find it at platform {platform}.",
+            "Platform {platform} is where the train to {town} will wait for you on {day}.",
         ),
-    )
-
-
-def _meeting(random: Random) -> FactTask:
-    topic = random.choice(
-        ("budget", "new website", "summer party", "sales figures", "office move", "safety rules")
-    )
-    day, room = random.choice(DAYS), str(random.randrange(2, 100))
-    return FactTask(
-        "meeting",
-        f"There is a meeting about the {topic} on {day} in room {room}. "
+        allowed=("town",),
+    ),
+    "meeting": _Family(
+        {
+            "topic": (
+                "budget",
+                "new website",
+                "summer party",
+                "sales figures",
+                "office move",
+                "safety rules",
+            ),
+            "day": DAYS,
+            "room": range(2, 100),
+        },
+        "There is a meeting about the {topic} on {day} in room {room}. "
         "Invite the team to it in one sentence.",
-        (day, room),
-        (),
+        ("day", "room"),
         (
-            f"You are invited to a meeting about the {topic} on {day} in room {room}.",
-            f"Please join us on {day} in room {room} to talk about the {topic}.",
-            f"Dear team, we will meet in room {room} on {day} to discuss the {topic}.",
-            f"Come to room {room} on {day} if you want to hear about the {topic}.",
+            "You are invited to a meeting about the {topic} on {day} in room {room}.",
+            "Please join us on {day} in room {room} to talk about the {topic}.",
+            "Dear team, we will meet in room {room} on {day} to discuss the {topic}.",
+            "Come to room {room} on {day} if you want to hear about the {topic}.",
         ),
-    )
-
-
-def _sum(random: Random) -> FactTask:
-    name, things = random.choice(NAMES), random.choice(THINGS)
-    n, m = random.randrange(1, 10), random.randrange(1, 10)
-    total = str(n + m)
-    return FactTask(
-        "sum",
-        f"{name} has {n} {things} and gets {m} more. How many {things} does {name} have now? "
+    ),
+    "sum": _Family(
+        {"name": NAMES, "things": THINGS, "n": range(1, 10), "m": range(1, 10)},
+        "{name} has {n} {things} and gets {m} more. How many {things} does {name} have now? "
         "Answer in one sentence.",
-        (total, things),
-        (str(n), str(m)),
+        ("total", "things"),
         (
-            f"{name} now has {total} {things}.",
-            f"{n} + {m} = {total}, so {name} has {total} {things} now.",
-            f"There are {total} {things} that {name} has now, because {n} and {m} make {total}.",
-            f"With {m} more, {name} has {total} {things} in total.",
+            "{name} now has {total} {things}.",
+            "{n} + {m} = {total}, so {name} has {total} {things} now.",
+            "There are {total} {things} that {name} has now, because {n} and {m} make {total}.",
+            "With {m} more, {name} has {total} {things} in total.",
         ),
-    )
-
-
-def _age(random: Random) -> FactTask:
-    name, town = random.choice(NAMES), random.choice(TOWNS)
-    age = str(random.randrange(18, 90))
-    return FactTask(
-        "age",
-        f"{name} lives in {town} and is {age} years old. Write one sentence that says where {name} lives and "
-        f"how old {name} is.",
-        (town, age),
-        (),
+        allowed=("n", "m"),
+        total=("n", "m"),
+    ),
+    "age": _Family(
+        {"name": NAMES, "town": TOWNS, "age": range(18, 90)},
+        "{name} lives in {town} and is {age} years old. Write one sentence that says where {name} lives and "
+        "how old {name} is.",
+        ("town", "age"),
         (
-            f"{name} lives in {town} and is {age} years old.",
-            f"{name} is {age} years old and comes from {town}.",
-            f"At the age of {age}, {name} has a home in {town}.",
-            f"The home of {name}, aged {age}, is in {town}.",
+            "{name} lives in {town} and is {age} years old.",
+            "{name} is {age} years old and comes from {town}.",
+            "At the age of {age}, {name} has a home in {town}.",
+            "The home of {name}, aged {age}, is in {town}.",
         ),
-    )
-
-
-FAMILIES: dict[str, Callable[[Random], FactTask]] = {
-    "purchase": _purchase,
-    "colour": _colour,
-    "journey": _journey,
-    "meeting": _meeting,
-    "sum": _sum,
-    "age": _age,
+    ),
 }
 """Tasks by family."""

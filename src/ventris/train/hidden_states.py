@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 from ventris.models.cache_folder import written_whole
 from ventris.train.recorder import Bits, from_bits, to_bits
@@ -127,6 +128,18 @@ class HiddenStates:
             if tokens:
                 rows[start : stop - 1] = to_bits(hidden_rows(target, tokens, self.taps))
         return rows
+
+
+def check_layer(target: Target, layer: int) -> None:
+    """Refuse to tap a layer that the target does not have.
+
+    Raises:
+        BadInput: naming both figures.
+    """
+    if layer > target.num_layers:
+        raise BadInput(
+            f"layer {layer} cannot be read, the target has {target.num_layers}; choose a lower one"
+        )
 
 
 @torch.no_grad()

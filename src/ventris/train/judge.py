@@ -103,8 +103,8 @@ def fit_judge(examples: Examples, settings: JudgeSettings) -> JudgeTrained:
     wanted = examples.marks != Mark.BEHIND
     examples = examples if settings.after == "wrong" else examples.of(wanted)
     held = held_out(examples, settings.held_out, settings.seed)
-    left = torch.tensor([examples.families.index(name) for name in settings.left_out], dtype=torch.uint8)
-    known = ~torch.isin(examples.family, left)
+    left = [examples.families.index(name) for name in settings.left_out]
+    known = ~torch.isin(examples.family, torch.tensor(left, dtype=examples.family.dtype))
     learnt, measured_on = examples.of(known & ~held), examples.of(known & held)
     for side in (learnt, measured_on):
         if not bool(side.right.any()) or bool(side.right.all()):

@@ -21,6 +21,7 @@ from ventris.model import Model
 from ventris.models.cache_folder import written_whole
 from ventris.parts import parse
 from ventris.train.fact_tasks import fact_tasks
+from ventris.train.hidden_states import check_layer
 from ventris.train.marked_answers import Mark, MarkedAnswer, MarkedQuestion, mark, of_task, read_marked
 from ventris.train.run import training_cache
 from ventris.train.settings import JudgeSettings
@@ -36,7 +37,7 @@ class Examples:
         rows: What the target made of the token, the token read: bfloat16 ``[n, hidden]``.
         marks: :class:`Mark`, uint8 ``[n]``.
         question: Which question it belongs to, int32 ``[n]``.
-        family: Index into ``families``, uint8 ``[n]``.
+        family: Index into ``families``, int32 ``[n]``.
         swapped: The mark was found by a swap, bool ``[n]``.
         families: Names.
     """
@@ -80,9 +81,12 @@ def prepare_examples(model: Model, settings: JudgeSettings, progress: Progress |
     """The labelled rows of a run, made or found in the cache.
 
     Raises:
-        BadInput: for data or families that cannot be used, or a model without a tokenizer.
+        BadInput: for data or families that cannot be used, a layer that the target does not have, or a model
+            without a tokenizer.
     """
     target = model.target
+    layer = target.num_layers if settings.layer is None else settings.layer
+    check_layer(target, layer)
     if model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer; a judge is trained on texts")
     sketch = TargetSketch.of(target, model.tokenizer.fingerprint)
@@ -96,7 +100,6 @@ def prepare_examples(model: Model, settings: JudgeSettings, progress: Progress |
     path = training_cache(settings) / f"judge-{digest.hexdigest()[:16]}.safetensors"
     if not path.is_file():
         questions = marked_questions(model, settings, progress)
-        layer = target.num_layers if settings.layer is None else settings.layer
         read_examples(target, questions, layer, progress).save(path)
     return Examples.load(path)
 
@@ -144,12 +147,8 @@ def read_examples(
     """Let the target read all answers, and keep the rows of their marked tokens.
 
     Raises:
-        BadInput: for a layer that the target does not have, or if no token is marked right, or none wrong.
+        BadInput: if no token is marked right, or none wrong.
     """
-    if layer > target.num_layers:
-        raise BadInput(
-            f"layer {layer} cannot be read, the target has {target.num_layers}; choose a lower one"
-        )
     families = tuple(sorted({question.family for question in questions}))
     by_prompt: dict[tuple[int, ...], int] = {}
     rows: list[Tensor] = []
@@ -172,7 +171,7 @@ def read_examples(
         torch.cat(rows),
         torch.tensor(marks, dtype=torch.uint8),
         torch.tensor(of, dtype=torch.int32),
-        torch.tensor(kinds, dtype=torch.uint8),
+        torch.tensor(kinds, dtype=torch.int32),
         torch.tensor(swapped, dtype=torch.bool),
         families,
     )

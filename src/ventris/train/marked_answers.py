@@ -80,7 +80,7 @@ def of_task(
 ) -> Iterator[MarkedAnswer]:
     """Right answers to a task in two wordings, each followed by broken ones; the same of the target's own.
 
-    Where a broken answer is still right it is the right one over again, and not marked.
+    Up to its mistake a broken answer is the right one over again, and not marked.
 
     Args:
         own: What the target answers, if that is right.

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -23,15 +23,14 @@ from torch import Tensor
 from ventris.draft.omnidraft.network import LearningNetwork
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
-from ventris.model import Model, load
+from ventris.model import Model
 from ventris.models.cache_folder import written_whole
 from ventris.models.config import DecoderConfig
 from ventris.models.hf_config import read_folder_config
 from ventris.models.hf_tokenizer import read_folder_tokenizer
-from ventris.models.load import DType
 from ventris.models.tokenizer import Tokenizer
 from ventris.train.first_weights import random_weights
-from ventris.train.run import texts_folder
+from ventris.train.run import load_target, texts_folder
 from ventris.train.settings import OmniDraftSettings
 from ventris.train.texts import Progress, TextShard, claim_folder, distil_texts, read_prompts
 from ventris.train.trainer import Trained, train
@@ -58,10 +57,7 @@ def train_omnidraft(
     folder = settings.folder
     if (folder / "model.safetensors").exists():
         raise BadInput(f"{folder} holds a finished model; choose another --out, or remove it")
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    device = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
-    model = load(settings.model, cast(DType, settings.dtype), device=device, threads=settings.threads)
+    model = load_target(settings, progress)
     if model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer, so its answers are no text to learn from")
     sketch = TargetSketch.of(model.target, model.tokenizer.fingerprint)

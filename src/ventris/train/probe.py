@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -100,8 +101,9 @@ def area_under_curve(scores: Tensor, right: Tensor) -> float:
 
 
 def threshold_that_catches(scores: Tensor, right: Tensor, share: float) -> float:
-    """The lowest threshold above which at most ``1 - share`` of the wrong rows lie."""
+    """The lowest threshold above which at most ``1 - share`` of the wrong rows lie; ``share`` is above 0."""
     wrong = scores[~right].sort().values
     if not len(wrong):
         return 0.5
-    return float(wrong[max(min(round(share * len(wrong)), len(wrong)) - 1, 0)])
+    # Rounded, as 0.07 times 100 is a little more than 7.
+    return float(wrong[ceil(round(share * len(wrong), 9)) - 1])

@@ -21,7 +21,7 @@ from ventris.engine.target import Target
 from ventris.model import Model, load
 from ventris.models.cache_folder import cache_folder, written_whole
 from ventris.models.load import DType
-from ventris.train.hidden_states import HiddenStates
+from ventris.train.hidden_states import HiddenStates, check_layer
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
 from ventris.train.settings import PlaceSettings, RunSettings, TargetSettings, TextSettings, TrainSettings
@@ -189,10 +189,7 @@ def prepare_texts(
     folder, kind = texts_folder(model, sketch, settings, prompts)
     layers = learnt_layers(target)
     read = settings.read_layers(target.num_layers)
-    if max(read, default=0) > target.num_layers:
-        raise BadInput(
-            f"layer {max(read)} cannot be read, the target has {target.num_layers}; choose a lower one"
-        )
+    check_layer(target, max(read, default=0))
     facts = {"target": sketch.digest, "kind": kind}
     other = None
     if not set(read) <= set(layers):

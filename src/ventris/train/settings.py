@@ -38,6 +38,25 @@ class TextSettings:
     seed: int = 0
 
 
+# Settings whose default differs from method to method.
+
+
+def _loss(default: LossName) -> Any:
+    return Field(default, description="what is minimised: " + ", ".join(get_args(LossName)))
+
+
+def _learning_rate(default: float) -> Any:
+    return Field(default, gt=0, description="peak learning rate")
+
+
+def _final_rate(default: float) -> Any:
+    return Field(default, ge=0, le=1, description="last learning rate as a share of the peak")
+
+
+def _warmup(default: int) -> Any:
+    return Field(default, ge=0, description="steps of linear warm-up")
+
+
 class TargetSettings(BaseModel):
     """A target, and what it runs on."""
 
@@ -98,9 +117,9 @@ class RunSettings(PlaceSettings):
     batch: int = Field(16, ge=1, description="windows of a step")
     window: int = Field(512, ge=8, description="tokens of a window at most")
     positions: int = Field(1024, ge=1, description="positions of a step whose guesses are scored, at most")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
-    final_rate: float = Field(0.05, ge=0, le=1, description="last learning rate as a share of the peak")
-    warmup: int = Field(40, ge=0, description="steps of linear warm-up")
+    learning_rate: float = _learning_rate(1e-3)
+    final_rate: float = _final_rate(0.05)
+    warmup: int = _warmup(40)
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of matrices")
     bfloat16: bool = Field(False, description="round the products of training to bfloat16")
     clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
@@ -138,7 +157,7 @@ class TrainSettings(RunSettings):
 
     shortlist: int = Field(8192, ge=0, description="draft vocabulary: most frequent tokens; 0 for all")
     heads: int = Field(4, ge=1, le=16, description="draft heads")
-    loss: LossName = Field("cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName)))
+    loss: LossName = _loss("cross_entropy")
 
 
 class OmniDraftSettings(RunSettings):
@@ -148,8 +167,8 @@ class OmniDraftSettings(RunSettings):
     layers: int = Field(4, ge=1, le=64, description="decoder layers")
     hidden: int = Field(256, ge=32, multiple_of=32, description="width of a row")
     context_length: int = Field(2048, ge=64, description="longest text in tokens")
-    learning_rate: float = Field(2e-3, gt=0, description="peak learning rate")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    learning_rate: float = _learning_rate(2e-3)
+    warmup: int = _warmup(100)
 
 
 class AheadSettings(TrainSettings):
@@ -175,9 +194,9 @@ class MedusaSettings(HeadSettings):
 class HydraSettings(HeadSettings):
     """Hydra, and Hydra++ with its three additions."""
 
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
-    final_rate: float = Field(0.33, ge=0, le=1, description="last learning rate as a share of the peak")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    learning_rate: float = _learning_rate(5e-4)
+    final_rate: float = _final_rate(0.33)
+    warmup: int = _warmup(100)
     decay: float = Field(1.0, gt=0, le=1, description="factor on the loss from head to head")
     variant: Literal["hydra", "hydra++"] = Field(
         "hydra++",
@@ -206,8 +225,8 @@ class EagleSettings(AheadSettings):
     """EAGLE-3: one decoder layer that goes on from its own features."""
 
     heads: int = Field(4, ge=1, le=16, description="guesses in a row that training rehearses")
-    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    loss: LossName = _loss("kl")
+    warmup: int = _warmup(100)
 
 
 class NextTokenSettings(TrainSettings):
@@ -215,7 +234,7 @@ class NextTokenSettings(TrainSettings):
 
     heads: int = Field(4, ge=1, le=16, description="tokens ahead up to which acceptance is measured")
     own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    warmup: int = _warmup(100)
 
 
 class AlignedSettings(NextTokenSettings):
@@ -227,8 +246,8 @@ class AlignedSettings(NextTokenSettings):
         "last), random, or the folder of an aligned draft model to go on from",
     )
     layers: int = Field(4, ge=1, le=32, description="decoder layers")
-    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
+    loss: LossName = _loss("kl")
+    learning_rate: float = _learning_rate(5e-4)
 
     def deciding(self) -> dict[str, Any]:
         return super().deciding() | {"start": Path(self.start).name}
@@ -239,9 +258,7 @@ class KangarooSettings(NextTokenSettings):
 
     exit_layer: int = Field(2, ge=1, description="layers of the target that draft")
     feed_forward: bool = Field(False, description="give the adapter a feed-forward part (larger)")
-    loss: LossName = Field(
-        "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
-    )
+    loss: LossName = _loss("soft_cross_entropy")
 
     def read_layers(self, layers: int) -> tuple[int, ...]:
         return (self.exit_layer,)
@@ -256,7 +273,7 @@ class FalconSettings(TrainSettings):
         "lstm", description="what reads token and feature before the layer; linear is EAGLE's form"
     )
     own_rows: bool = Field(False, description="train vocabulary rows of its own (larger)")
-    loss: LossName = Field("kl", description="what is minimised: " + ", ".join(get_args(LossName)))
+    loss: LossName = _loss("kl")
     label_share: float = Field(0.1, ge=0, le=1, description="share of the text's own token in that")
     token_weight: float = Field(
         0.1, ge=0, description="factor on the loss of tokens, that of features being 1"
@@ -269,17 +286,15 @@ class FalconSettings(TrainSettings):
     )
     glancing_end: float = Field(0.0, ge=0, le=2, description="the same at the end of training")
     noise: float = Field(0.1, ge=0, description="largest number of the noise on features that are read")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    warmup: int = _warmup(100)
 
 
 class ChimeraSettings(HeadSettings):
     """Chimera: trigrams, one layer over the target's rows, and fused heads."""
 
-    loss: LossName = Field(
-        "soft_cross_entropy", description="what is minimised: " + ", ".join(get_args(LossName))
-    )
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
-    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    loss: LossName = _loss("soft_cross_entropy")
+    learning_rate: float = _learning_rate(5e-4)
+    warmup: int = _warmup(100)
     decay: float = Field(1.0, gt=0, le=1, description="factor on the loss from head to head")
     state_weight: float = Field(
         1.0, ge=0, description="factor on the distance of draft states from the target's rows"
@@ -305,9 +320,9 @@ class LongSpecSettings(NextTokenSettings):
         description="position up to which short texts are moved; the target's context if not given, 0: none",
     )
     start: str | None = Field(None, description="folder of a LongSpec drafter to go on from")
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate")
-    final_rate: float = Field(0.0, ge=0, le=1, description="last learning rate as a share of the peak")
-    warmup: int = Field(200, ge=0, description="steps of linear warm-up")
+    learning_rate: float = _learning_rate(5e-4)
+    final_rate: float = _final_rate(0.0)
+    warmup: int = _warmup(200)
     weight_decay: float = Field(0.1, ge=0, description="decoupled weight decay of matrices")
 
     def read_layers(self, layers: int) -> tuple[int, ...]:

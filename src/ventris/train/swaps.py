@@ -75,9 +75,9 @@ def find_by_swaps(
     """
     ends = model.tokenizer.eos_ids if model.tokenizer else ()
     trials = [
-        _Trial(
-            task, list(done.prompt), done.tokens, list(refused(done, ends)) if task.accepts(done.text) else []
-        )
+        _Trial(task, list(done.prompt), done.tokens, _swappable(done, ends, 0, settings))
+        if task.accepts(done.text)
+        else _Trial(task, list(done.prompt), done.tokens, [])
         for task, done in zip(tasks, answers, strict=True)
     ]
     begun = [trial for trial in trials if trial.waiting]
@@ -110,11 +110,16 @@ def _try_next(model: Model, trials: Sequence[_Trial], settings: JudgeSettings, e
         if trial.task.accepts(text):
             trial.tokens = whole
             trial.harmless.append(len(tokens) - 1)
-            trial.waiting = [(len(tokens) + place, token) for place, token in refused(done, ends)]
+            trial.waiting = _swappable(done, ends, len(tokens), settings)
         else:
             trial.wrong.append(tokens)
-        # What stands at the last place has nothing to go on with.
-        trial.waiting = [one for one in trial.waiting if one[0] < settings.max_new_tokens - 1]
+
+
+def _swappable(done: Completion, ends: Sequence[int], before: int, settings: JudgeSettings) -> list[Refused]:
+    """What was refused in an answer, ``before`` tokens of which were given."""
+    places = ((before + place, token) for place, token in refused(done, ends))
+    # What stands at the last place has nothing to go on with.
+    return [(place, token) for place, token in places if place < settings.max_new_tokens - 1]
 
 
 def _decode(model: Model, prompts: Sequence[Any], settings: JudgeSettings) -> list[Completion]:

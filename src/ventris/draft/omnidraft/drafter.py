@@ -31,6 +31,7 @@ from ventris.draft.omnidraft.session import Draft, Session
 from ventris.draft.omnidraft.teaching import Teaching
 from ventris.draft.omnidraft.translator import Translator, Word
 from ventris.engine.errors import BadInput
+from ventris.engine.footprint import LOGIT_BYTES
 from ventris.engine.parts import Commit, DraftJob, RequestView
 from ventris.engine.randomness import Purpose, Randomness
 from ventris.engine.sampling import COLDEST, Row, distribution
@@ -144,9 +145,7 @@ class OmniDraft:
             return Session(request, None, [])
         # A text must have a beginning to go on from; a prompt of unused ids has none.
         ids = self.map.read(request.prompt) or [self.map.draft.bos_id or 0]
-        capacity = min(len(ids) + request.max_new_tokens, self.model.context_length)
-        stream = Stream(self.model, ids, capacity=capacity, ledger=request.ledger, owner="omnidraft")
-        return Session(request, stream, ids)
+        return Session(request, request.stream(self.model, self.name, ids), ids)
 
     # Drafting.
 
@@ -297,8 +296,11 @@ class OmniDraft:
     def _note(
         self, state: Session, commit: Commit, matched: Sequence[Word], spelled: Sequence[tuple[int, ...]]
     ) -> None:
-        """Remember what the target said of each token, and of each draft that it judged."""
+        """Remember what the target said of each token and each judged draft, as far as it fits."""
         assert commit.logits is not None
+        if not state.book(len(commit.path) * commit.logits.shape[-1] * LOGIT_BYTES):
+            self._teach(state)
+            return
         logits = commit.logits[list(commit.path)].detach().float().cpu()
         place = len(state.ids)
         for ids, row in zip(spelled, logits, strict=True):

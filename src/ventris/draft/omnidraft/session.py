@@ -18,6 +18,9 @@ from ventris.engine.tree import TokenTree
 CONTEXT = 128
 """Draft ids before the first lesson that a passage begins with."""
 
+LESSONS = "omnidraft lessons"
+"""Owner of the target's logits that are kept to be learnt from."""
+
 
 @dataclass(slots=True)
 class Draft:
@@ -46,6 +49,7 @@ class Session:
         draft: What was drafted last.
         drawn: Draft tokens drawn so far, which numbers their random draws.
         rounds: Verifications since the last passage.
+        booked: Bytes of ``logits`` in the ledger.
     """
 
     request: RequestView
@@ -54,6 +58,7 @@ class Session:
     draft: Draft = field(default_factory=Draft)
     drawn: int = 0
     rounds: int = 0
+    booked: int = 0
     lessons: list[Lesson] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
@@ -82,11 +87,21 @@ class Session:
         if self.stream is not None:
             self.stream.rewind(0, self.ids[-length:])
 
+    def book(self, size: int) -> bool:
+        """Book logits until they are handed out; false, and nothing is booked, if they do not fit."""
+        try:
+            self.request.ledger.charge(LESSONS, size)
+        except MemoryError:
+            return False
+        self.booked += size
+        return True
+
     def passage(self) -> tuple[Passage, Judged] | None:
         """What there is to be learnt since the last passage, if there is anything; it is handed out once."""
         lessons, logits, self.lessons, self.logits = self.lessons, self.logits, [], []
         rows, chances, self.rows, self.chances = self.rows, self.chances, [], []
-        self.rounds = 0
+        self.request.ledger.charge(LESSONS, -self.booked)
+        self.rounds = self.booked = 0
         if not lessons:
             return None
         first = max(lessons[0].start - CONTEXT, 0)
