@@ -21,22 +21,8 @@ from ventris.cli import (
     parts,
     reproduce,
     serve,
-COMMANDS = (
-    generate,
-    chat,
-    serve,
-    batch,
-    info,
-    parts,
-    papers,
-    reproduce,
-    study,
-    bench,
-    train,
-    export,
     stage,
-)
-for command in COMMANDS:
+    study,
     train,
 )
 from ventris.cli.default_command import PromptFirst
