@@ -14,10 +14,12 @@ from known_pairs import PROMPTS, DiffersAt, large
 
 from ventris.engine.errors import BadInput
 from ventris.model import Model
-from ventris.study import SmallModel, Study, read_settings, study
 from ventris.study.files import to_json, write_study
 from ventris.study.law import LawFound
 from ventris.study.page import render_page
+from ventris.study.run import Study, study
+from ventris.study.settings import read_settings
+from ventris.study.small_models import SmallModel
 from ventris.testing import ToyTarget
 
 EMPTY_TAGS = {"meta", "line", "circle", "rect", "polyline", "polygon", "br"}
