@@ -40,7 +40,7 @@ from ventris.draft.checkpoint import SHIPPED
 from ventris.draft.head_tree import StaticTree
 from ventris.draft.medusa import Medusa
 from ventris.export.speculators import export_eagle
-from ventris.export.target_folder import export_target
+from ventris.export.target import export_target
 from ventris.export.vllm_medusa import export_medusa
 from ventris.models.embedded import EMBEDDED_NAME
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,7 @@ import typer
 from saved_models import MODELS, saved_model
 from tiny_models import (
     MERGES,
+    SIZES,
     VOCAB,
     add_vocabulary,
     decoder_tensors,
@@ -26,9 +28,11 @@ from typer.testing import CliRunner
 from ventris.cli import export
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows
-from ventris.export import target_folder
-from ventris.export.target_folder import export_target
+from ventris.export.target import export_target
+from ventris.models import target_folder
 from ventris.models.source import resolve
+from ventris.models.target_folder import target_config, write_target_folder
+from ventris.models.tokenizer import Tokenizer
 from ventris.models.torch_decoder import TorchDecoder
 
 TOKENS = torch.randint(0, VOCAB, (24,), generator=torch.Generator().manual_seed(1)).tolist()
@@ -93,7 +97,7 @@ def test_other_families_are_refused_before_anything_is_written(tmp_path, name):
     family, changes = MODELS[name]
     saved_model(tmp_path / "saved", family, {**changes, "vocab_size": VOCAB})
     (tmp_path / "saved" / "tokenizer.json").write_text(tokenizer_json())
-    with pytest.raises(BadInput, match="cannot be written as a transformers folder; use the"):
+    with pytest.raises(BadInput, match="cannot be written as a transformers folder, only one of"):
         export_target(tmp_path / "saved", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -123,6 +127,44 @@ def test_a_large_model_is_written_in_several_files(tmp_path, monkeypatch):
     assert sorted(set(index["weight_map"].values())) == files
     assert all((tmp_path / "out" / name).stat().st_size < 70_000 for name in files)
     torch.testing.assert_close(by_transformers(tmp_path / "out"), by_ventris(made), atol=2e-4, rtol=1e-4)
+
+
+def test_vectors_keep_the_precision_that_they_have(tmp_path):
+    tensors = {**decoder_tensors(), "model.norm.weight": torch.rand(SIZES["hidden"]) + 0.5}
+    made = write_gguf(tmp_path / "model.gguf", gguf_tensors(tensors, "llama"))
+    export_target(made, tmp_path / "out")
+    old, new = resolve(made).weights, resolve(tmp_path / "out").weights
+    assert torch.equal(new["model.norm.weight"], old["model.norm.weight"])
+    assert not torch.equal(new["model.norm.weight"], new["model.norm.weight"].bfloat16().float())
+    assert {weight.dtype for weight in new.values() if len(weight.shape) > 1} == {torch.bfloat16}
+
+
+def test_forms_of_a_configuration_that_mean_the_same_are_written_alike(tmp_path):
+    config = resolve(write_gguf(tmp_path / "model.gguf")).config
+    assert config.query_scale
+    assert config.rotary_dim
+    assert target_config(replace(config, query_scale=0.0, rotary_dim=0)) == target_config(config)
+    with pytest.raises(BadInput, match=r"config\.json cannot say all that it is"):
+        target_config(replace(config, query_scale=0.5 * config.query_scale))
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        {"default": "{{ messages[0].content }}", "tool_use": "{{ tools }}", "../../elsewhere": "x"},
+        {"rag": "{{ documents }}"},
+        {},
+    ],
+)
+def test_chat_templates_of_any_names(tmp_path, templates):
+    source = resolve(write_gguf(tmp_path / "model.gguf"))
+    facts = replace(source.tokenizer.facts, chat_templates=templates)
+    tokenizer = Tokenizer(source.tokenizer.backend, facts)
+    write_target_folder(tmp_path / "in" / "side", source.config, source.weights, tokenizer)
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["side"]
+    assert resolve(tmp_path / "in" / "side").tokenizer.facts == facts
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "in" / "side")
+    assert (theirs.chat_template or {}) == templates
 
 
 @pytest.mark.parametrize("begins", [True, False])

@@ -14,9 +14,9 @@ from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
-from ventris.models.hf_folder import write_model_folder
 from ventris.models.low_rank import LowRankChanges, untied
 from ventris.models.source import resolve
+from ventris.models.target_folder import write_target_folder
 from ventris.papers.draft_heads import full_tree, reproduce_eagle3, reproduce_hydra, reproduce_medusa
 from ventris.train.eagle import eagle_taps
 
@@ -68,7 +68,7 @@ def test_medusa_2_stands_beside_medusa_1(given, tmp_path):
     with torch.no_grad():
         for parameter in low_rank.up.parameters():
             parameter.fill_(0.02)
-    write_model_folder(tmp_path, untied(source.config), source.tokenizer, low_rank.merged(source.weights))
+    write_target_folder(tmp_path, untied(source.config), low_rank.merged(source.weights), source.tokenizer)
     tuned = ventris.load(str(tmp_path), "float32", "torch", "cpu").target
     shortlist = Shortlist(torch.arange(40), tuned.vocab_size)
     network = MedusaHeads(heads=2, hidden=tuned.hidden_size, shortlist=40, rows="stored")

@@ -10,11 +10,11 @@ from torch import Tensor
 
 import ventris
 from ventris.draft.target_sketch import TargetSketch
-from ventris.draft.tuning import Tuning, probe_logits
+from ventris.draft.tuning import PROBES, Tuning, probe_logits
 from ventris.engine.errors import BadInput
-from ventris.models.hf_folder import folder_config, write_model_folder
 from ventris.models.low_rank import LowRankChanges, apply_changes, untied
 from ventris.models.source import resolve
+from ventris.models.target_folder import target_config, write_target_folder
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.weights import dense
 
@@ -81,7 +81,9 @@ def rounded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_a_written_folder_is_the_merged_model(source, tmp_path):
     decoder, changes = changed(source, 0.1)
     merged, config = changes.merged(source.weights), untied(source.config)
-    write_model_folder(tmp_path, config, source.tokenizer, merged)
+    # Over what a run left that was killed in between.
+    write_target_folder(tmp_path, source.config, source.weights, source.tokenizer)
+    write_target_folder(tmp_path, config, merged, source.tokenizer)
     loaded = ventris.load(str(tmp_path), "float32", "torch", "cpu")
     assert torch.equal(probe_logits(loaded.target), probe_logits(TorchDecoder(config, rounded(merged))))
     apart = (probe_logits(loaded.target) - probe_logits(decoder)).norm() / probe_logits(decoder).norm()
@@ -94,10 +96,10 @@ def test_a_written_folder_is_the_merged_model(source, tmp_path):
 def test_transformers_reads_the_folder_alike(source, tmp_path):
     transformers = pytest.importorskip("transformers")
     _, changes = changed(source, 0.1)
-    write_model_folder(tmp_path, untied(source.config), source.tokenizer, changes.merged(source.weights))
+    write_target_folder(tmp_path, untied(source.config), changes.merged(source.weights), source.tokenizer)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     ours = ventris.load(str(tmp_path), "float32", "torch", "cpu")
-    tokens = torch.tensor([[i * 7919 % ours.target.vocab_size for i in range(8)]])
+    tokens = torch.tensor([[i * 7919 % ours.target.vocab_size for i in range(PROBES)]])
     with torch.no_grad():
         logits = theirs(tokens).logits[0]
     assert torch.allclose(logits, probe_logits(ours.target), atol=1e-4)
@@ -109,20 +111,20 @@ def test_transformers_reads_the_folder_alike(source, tmp_path):
     ("change", "message"),
     [
         ({"family": "gemma2"}, "of the family gemma2 cannot be written"),
-        ({"logit_softcap": 30.0}, "cannot say what this llama model is"),
-        ({"rotary_dim": 4}, "cannot say what this llama model is"),
+        ({"logit_softcap": 30.0}, "config.json cannot say all that it is"),
+        ({"rotary_dim": 4}, "config.json cannot say all that it is"),
     ],
 )
 def test_what_a_config_cannot_say_is_refused(source, change, message):
-    folder_config(source.config)
+    target_config(source.config)
     with pytest.raises(BadInput, match=message):
-        folder_config(replace(source.config, **change))
+        target_config(replace(source.config, **change))
 
 
 def test_a_tuned_target_is_told_from_the_one_before_in_any_format(source, tmp_path):
     decoder, changes = changed(source, 0.05)
     before = TorchDecoder(source.config, source.weights)
-    write_model_folder(tmp_path, untied(source.config), source.tokenizer, changes.merged(source.weights))
+    write_target_folder(tmp_path, untied(source.config), changes.merged(source.weights), source.tokenizer)
     tuning = Tuning.of(before, decoder)
     narrow = TorchDecoder(source.config, source.weights, dtype=torch.bfloat16)
     assert abs(tuning.share(before)) < 1e-3

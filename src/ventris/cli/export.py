@@ -84,7 +84,7 @@ def model(
     form: Annotated[ModelFormat, typer.Option("--format", help="of the files")] = ModelFormat.transformers,
 ) -> None:
     """A model as a transformers folder in bfloat16, tokenizer and chat template included."""
-    from ventris.export.target_folder import export_target
+    from ventris.export.target import export_target
 
     export_target(source, folder)
     _said(folder, form)

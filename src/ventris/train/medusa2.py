@@ -18,8 +18,8 @@ from ventris.draft.tuning import Tuning
 from ventris.engine.errors import BadInput
 from ventris.model import Model, load
 from ventris.models.cache_folder import written_whole
-from ventris.models.hf_folder import folder_config, write_model_folder
 from ventris.models.low_rank import LowRankChanges, apply_changes, untied
+from ventris.models.target_folder import target_config, write_target_folder
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.train.first_weights import go_on
 from ventris.train.hidden_states import HiddenStates
@@ -70,7 +70,7 @@ def train_medusa2(settings: Medusa2Settings, progress: Progress | None = None, c
     if model.source is None or model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer to write beside the tuned target; use another")
     config = untied(lesson.config)
-    folder_config(config)  # so that nobody trains for an hour what cannot be written
+    target_config(config)  # so that nobody trains for an hour what cannot be written
 
     torch.manual_seed(settings.seed)
     heads, alone = _first_heads(prepared, settings, progress)
@@ -80,7 +80,7 @@ def train_medusa2(settings: Medusa2Settings, progress: Progress | None = None, c
     apply_changes(decoder, changes)
     trained = prepared.train(objective, settings, "state", progress)
 
-    write_model_folder(settings.folder, config, model.tokenizer, changes.merged(model.source.weights))
+    write_target_folder(settings.folder, config, changes.merged(model.source.weights), model.tokenizer)
     tuned = load(settings.out, device=str(model.target.device), threads=settings.threads)
     with changes.off():
         quality = tuned_quality(decoder, tuned.target, prepared.held_out)

@@ -1,4 +1,4 @@
-"""A target as a transformers folder in bfloat16, which every other engine and converter reads.
+"""A decoder written as a transformers folder, which every other engine and converter reads.
 
 The configuration is written and read back before any weight is: a model that ``config.json`` cannot express
 is refused and not approximated.
@@ -9,24 +9,24 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
 from tokenizers.processors import Sequence, TemplateProcessing
+from torch import Tensor
 
 from ventris.engine.errors import BadInput
-from ventris.export.folder import require_free, write_json, write_tensors
 from ventris.models.cache_folder import written_whole
+from ventris.models.checkpoint_writing import write_json, write_tensors
 from ventris.models.config import DecoderConfig, RopeScaling
 from ventris.models.hf_config import read_folder_config
 from ventris.models.safetensors_files import INDEX, SINGLE
-from ventris.models.source import resolve
 from ventris.models.tokenizer import Tokenizer
-from ventris.models.weight_names import weight_shapes
-from ventris.models.weights import Weights, dense
+from ventris.models.weight_names import Shape, weight_shapes
+from ventris.models.weights import Weight, Weights, dense
 
 FILE_BYTES = 2 << 30
 """Largest file of weights, as long as one tensor fits; a larger model is written in several."""
@@ -38,39 +38,24 @@ _ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
 }
-_BYTES = torch.bfloat16.itemsize
-
-
-def export_target(model: str | Path, folder: Path) -> None:
-    """Write a model for other engines; blocks of 4 or 8 bits become plain bfloat16.
-
-    Args:
-        model: As in :func:`ventris.models.source.resolve`.
-        folder: Where the files go.
-
-    Raises:
-        BadInput: if the model is not found or cannot be written this way, or ``folder`` is taken.
-    """
-    source = resolve(model)
-    if source.config is None:
-        raise BadInput(f"{source.name} is a model that only transformers can run; copy its folder instead")
-    write_target_folder(folder, source.config, source.weights, source.tokenizer)
+_REMEDY = "tune another model, or give other engines the checkpoint that this one was made from"
 
 
 def write_target_folder(folder: Path, config: DecoderConfig, weights: Weights, tokenizer: Tokenizer) -> None:
     """Write a decoder: ``config.json``, safetensors, ``tokenizer.json`` and the chat templates.
 
+    Matrices are stored in bfloat16. Vectors (norms and biases) keep the precision that they have.
+
     Args:
-        folder: Where the files go.
+        folder: Where the files go; what lies there under other names stays.
         config: Sizes and switches.
         weights: By transformers' names, each read when it is written; all of
             :func:`ventris.models.weight_names.weight_shapes`.
         tokenizer: Written with its special tokens and templates.
 
     Raises:
-        BadInput: if transformers' configuration cannot express the decoder, or ``folder`` is taken.
+        BadInput: as :func:`target_config`.
     """
-    require_free(folder)
     stored = target_config(config)
     _write_tokenizer(folder, tokenizer, config.context_length)
     _write_weights(folder, config, weights)
@@ -83,11 +68,17 @@ def target_config(config: DecoderConfig) -> dict[str, Any]:
     """The ``config.json`` of a decoder.
 
     Raises:
-        BadInput: if it does not say all that makes the decoder what it is.
+        BadInput: for a decoder of a family whose folders are not written, or with a switch that the file has
+            not.
     """
+    if config.family not in _ARCHITECTURES:
+        raise BadInput(
+            f"a model of the family {config.family} cannot be written as a transformers folder, only one of "
+            f"{', '.join(_ARCHITECTURES)}; {_REMEDY}"
+        )
     stored = {
         "model_type": config.family,
-        "architectures": [_ARCHITECTURES.get(config.family)],
+        "architectures": [_ARCHITECTURES[config.family]],
         "torch_dtype": "bfloat16",
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -111,12 +102,19 @@ def target_config(config: DecoderConfig) -> dict[str, Any]:
         stored |= {"no_rope_layers": [1] * config.num_layers, "pad_token_id": None}
     with tempfile.TemporaryDirectory() as trial:
         write_json(Path(trial) / "config.json", stored)
-        if config.family not in _ARCHITECTURES or read_folder_config(Path(trial)) != config:
-            raise BadInput(
-                f"this {config.family} model cannot be written as a transformers folder; use the "
-                "transformers checkpoint that it was made from"
-            )
+        read = read_folder_config(Path(trial))
+    if read is None or _normal(read) != _normal(config):
+        raise BadInput(
+            f"this {config.family} model cannot be written as a transformers folder, for config.json cannot "
+            f"say all that it is; {_REMEDY}"
+        )
     return stored
+
+
+def _normal(config: DecoderConfig) -> DecoderConfig:
+    """Forms that mean the same made one, for comparison."""
+    scale = config.query_scale or config.head_dim**-0.5
+    return replace(config, query_scale=scale, rotary_dim=config.rotary_dim or config.head_dim)
 
 
 def _ends(config: DecoderConfig) -> dict[str, Any]:
@@ -151,20 +149,30 @@ def _write_weights(folder: Path, config: DecoderConfig, weights: Weights) -> Non
         names = [SINGLE]
     else:
         names = [f"model-{number:05}-of-{len(files):05}.safetensors" for number in range(1, len(files) + 1)]
+    total = 0
     for name, tensors in zip(names, files, strict=True):
-        write_tensors(folder / name, {tensor: dense(weights[tensor], torch.bfloat16) for tensor in tensors})
+        stored = {tensor: _as_stored(weights[tensor]) for tensor in tensors}
+        total += sum(tensor.nbytes for tensor in stored.values())
+        write_tensors(folder / name, stored)
     if len(files) > 1:
-        total = sum(_BYTES * math.prod(shape) for shape in weight_shapes(config).values())
         where = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
 
 
-def _split(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[list[str]]:
+def _as_stored(weight: Weight) -> Tensor:
+    # Vectors cost next to nothing, and every reader casts them to the dtype that it computes in.
+    if isinstance(weight, Tensor) and weight.dim() == 1:
+        return weight
+    return dense(weight, torch.bfloat16)
+
+
+def _split(shapes: Mapping[str, Shape]) -> Iterator[list[str]]:
     """Names of the tensors of each file, in order."""
     names: list[str] = []
     size = 0
     for name, shape in shapes.items():
-        more = _BYTES * math.prod(shape)
+        dtype = torch.float32 if len(shape) == 1 else torch.bfloat16
+        more = dtype.itemsize * math.prod(shape)
         if names and size + more > FILE_BYTES:
             yield names
             names, size = [], 0
@@ -177,18 +185,22 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, context_length: int) ->
     facts = tokenizer.facts
     with written_whole(folder / "tokenizer.json") as temporary:
         temporary.write_text(_with_beginning(tokenizer).to_str(pretty=False), encoding="utf-8")
-    settings = {
+    settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,
         "clean_up_tokenization_spaces": False,
         "add_bos_token": facts.add_bos,
         **facts.named_tokens,
     }
+    templates = facts.chat_templates
+    if templates.keys() == {"default"}:
+        with written_whole(folder / "chat_template.jinja") as temporary:
+            temporary.write_text(templates["default"], encoding="utf-8")
+    elif templates:
+        # Not files of their own: a name comes with the model and may be no file's name.
+        listed = [{"name": name, "template": text} for name, text in templates.items()]
+        settings["chat_template"] = listed
     write_json(folder / "tokenizer_config.json", settings)
-    for name, template in facts.chat_templates.items():
-        own = "chat_template" if name == "default" else f"additional_chat_templates/{name}"
-        with written_whole(folder / f"{own}.jinja") as temporary:
-            temporary.write_text(template, encoding="utf-8")
 
 
 def _with_beginning(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
