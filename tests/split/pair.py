@@ -40,6 +40,8 @@ def connected(name: str, cut: int, dtype: torch.dtype = torch.float32) -> Pair:
     meeting = Meeting.open(Address(LOOPBACK, 0))
 
     def serve() -> None:
+        # Of its own in every thread; sums of another number of threads would differ in their last bits.
+        torch.set_num_threads(1)
         with suppress(RuntimeError):  # what ends it, the first half is told
             second.serve(Meeting.join(meeting.address, 30).connect(CPU, nccl=False))
 

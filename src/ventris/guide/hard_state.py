@@ -120,8 +120,16 @@ class HardState:
         return forbidden
 
     def allowed(self, width: int) -> NDArray[np.bool_]:
-        """Which of the model's ``width`` tokens the grammar lets follow, whatever else is asked of a text."""
-        return np.ones(width, dtype=np.bool_) if self.broken else ~HardState._forbidden(self, width)
+        """Which of the model's ``width`` tokens the grammar lets follow, whatever else is asked of a text.
+
+        None where the guide would stop: that is for those to hear who follow the text, not for drafters.
+        """
+        if self.broken:
+            return np.ones(width, dtype=np.bool_)
+        try:
+            return ~HardState._forbidden(self, width)
+        except GuideStopped:
+            return np.zeros(width, dtype=np.bool_)
 
     def allows(self, tokens: Sequence[int]) -> bool:
         """Whether the grammar lets each of some tokens follow, as :meth:`allowed`."""

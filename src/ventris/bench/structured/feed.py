@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ventris.guide.checked_state import OnlyBrokenEnds
 from ventris.guide.vocabulary import ByteTokenizer
 
 SEPARATORS = {"compact": (",", ":"), "spaced": (", ", ": "), "flexible": (", ", ": ")}
@@ -26,6 +27,7 @@ class Fed:
     Attributes:
         allowed: No token was masked.
         may_end: The end token was not masked behind them. The public runner does not ask.
+        broken_end: The guide stopped, as the text could only end with a rule broken that no mask keeps.
         valid: The guide calls the text valid; this is what a user is told.
         seconds: What each mask, with the step behind it, took.
         end: The last letters that were taken.
@@ -36,6 +38,7 @@ class Fed:
     valid: bool
     seconds: list[float] = field(default_factory=list)
     end: str = ""
+    broken_end: bool = False
 
 
 class Feeder:
@@ -74,11 +77,14 @@ class Feeder:
         text = json.dumps(data, ensure_ascii=False, separators=SEPARATORS[self.whitespace])
         tokens = self.tokenizer.encode(text)
         state = self.guide.start(self._request)
-        seconds = []
+        seconds: list[float] = []
         for place, token in enumerate(tokens):
             self._numbers.fill(0)
             started = perf_counter()
-            state.adjust(self._row, None)
+            try:
+                state.adjust(self._row, None)
+            except OnlyBrokenEnds:
+                return Fed(True, False, False, seconds, self._spelled(tokens[:place]), broken_end=True)
             allowed = self._numbers[token] == 0
             if allowed:
                 state.advance(token)
@@ -86,7 +92,10 @@ class Feeder:
             if not allowed:
                 return Fed(False, False, False, seconds, self._spelled(tokens[: place + 1]))
         self._numbers.fill(0)
-        state.adjust(self._row, None)
+        try:
+            state.adjust(self._row, None)
+        except OnlyBrokenEnds:
+            return Fed(True, False, False, seconds, self._spelled(tokens), broken_end=True)
         may_end = bool((self._numbers[list(self.tokenizer.eos_ids)] == 0).any())
         return Fed(True, may_end, bool(state.valid), seconds, self._spelled(tokens))
 

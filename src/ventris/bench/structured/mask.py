@@ -29,8 +29,8 @@ class MaskResult(BaseModel):
         valid_rejected: Valid instances that are not allowed, in no order of properties.
         other_order: Valid instances that are allowed with their properties in another order.
         let_through: Invalid instances that are called valid.
-        caught_at_end: Invalid instances that every mask allows, as nothing but their end can follow; the
-            check at the end tells them.
+        caught_at_end: Invalid instances that every mask allows, until nothing but a broken end could follow:
+            the guide stops there, or the check at the end tells them.
         cut_short: Invalid instances without a masked token, but with the end masked. The public runner,
             which does not ask about the end, counts them as let through.
         stopped: Instances in which a limit ended the guide.
@@ -100,7 +100,8 @@ def _judge(result: MaskResult, feeder: Feeder, data: Any, valid: bool, descripti
     elif not valid and fed.valid:
         result.let_through.append(named)
     elif not valid and fed.allowed:
-        (result.caught_at_end if fed.may_end else result.cut_short).append(named)
+        caught = fed.may_end or fed.broken_end
+        (result.caught_at_end if caught else result.cut_short).append(named)
 
 
 def prepare_masks(model: str, whitespace: str) -> Callable[[tuple[Case, str]], MaskResult]:
