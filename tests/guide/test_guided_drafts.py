@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ventris.draft import DraftModel
 from ventris.guide import JsonSchema, Regex
+from ventris.guide.limits import Limits
 
 from .test_checked_state import CHECKED
 from .tiny import PROMPT, TinyTarget, decode, tiny_tokenizer
@@ -60,3 +61,17 @@ def test_one_token_may_follow_if_it_is_among_those_that_may(name: str, data: Any
     assert state.broken
     assert state.allowed(width).all()
     assert state.allows([3])
+
+
+def test_a_mask_that_passes_a_limit_leaves_the_text_unharmed() -> None:
+    schema = {"multipleOf": 6.75, "minimum": -100000, "maximum": -10000, "not": {"multipleOf": 7}}
+    guide = JsonSchema(schema, forced=False, limits=Limits(step_fuel=1000))
+    request: Any = type("View", (), {"end_ids": frozenset((2, 0))})
+    state = guide.bind(tiny_tokenizer()).start(request)
+    minus, two = tiny_tokenizer().encode("-2")
+    state.advance(minus)
+    assert state.allows([two])
+    assert not state.allowed(tiny_tokenizer().vocab_size).any()
+    assert state.allows([two])
+    state.advance(two)
+    assert not state.broken

@@ -126,8 +126,11 @@ class HardState:
         """
         if self.broken:
             return np.ones(width, dtype=np.bool_)
+        # A mask that passes a limit breaks the matcher that it was asked of; a text may never need this one.
+        asked = copy(self)
+        asked._matcher = self._matcher.deep_copy()
         try:
-            return ~HardState._forbidden(self, width)
+            return ~HardState._forbidden(asked, width)
         except GuideStopped:
             return np.zeros(width, dtype=np.bool_)
 
