@@ -122,11 +122,14 @@ class HardState:
     def allowed(self, width: int) -> NDArray[np.bool_]:
         """Which of the model's ``width`` tokens the grammar lets follow, whatever else is asked of a text.
 
-        None where the guide would stop: that is for those to hear who follow the text, not for drafters.
+        None where the guide would stop, or has stopped some text before: a drafter must not spend the text's
+        time on that.
         """
         if self.broken:
             return np.ones(width, dtype=np.bool_)
-        # A mask that passes a limit breaks the matcher that it was asked of; a text may never need this one.
+        if self._matcher.dear:
+            return np.zeros(width, dtype=np.bool_)
+        # A mask that passes a limit stops the matcher that it was asked of; the text may never need this one.
         asked = copy(self)
         asked._matcher = self._matcher.deep_copy()
         try:

@@ -8,9 +8,14 @@ from typing import Protocol, Self
 class Matcher(Protocol):
     """A place in a text of a language.
 
-    The names are those of llguidance's ``LLMatcher``, which is one as it is. Tokens are ids of the vocabulary
-    that the matcher was made for; none may be an end token, except in :meth:`validate_tokens`.
+    The names are those of llguidance's ``LLMatcher``. Tokens are ids of the vocabulary that the matcher was
+    made for; none may be an end token, except in :meth:`validate_tokens`.
     """
+
+    @property
+    def dear(self) -> bool:
+        """Whether a mask has passed a limit with this grammar; none should be asked for lightly then."""
+        ...
 
     def try_consume_tokens(self, tokens: list[int], /) -> int:
         """Follow tokens as far as they are allowed; how many were."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ventris.engine.errors import BadInput
 from ventris.guide.back_ends.choice import LLGUIDANCE, read_matcher
+from ventris.guide.back_ends.llguidance_matcher import Automaton, LLGuidanceMatcher
 from ventris.guide.compile import CompileWorker, gist
 from ventris.guide.likely import Likely
 from ventris.guide.limits import Limits
@@ -109,10 +110,14 @@ class Vocabulary:
             built = self.worker.build(back_end, grammar, limits)
             return read_matcher(back_end, built, self.token_bytes, self.special, self.end_ids, self.end)
         self.worker.check(grammar, limits)
-        made = LLMatcher(self.backend, grammar, log_level=0, limits=limits.parser_limits())
-        if made.is_error():
-            raise BadInput(gist(made.get_error()))
-        return made
+
+        def make() -> LLMatcher:
+            made = LLMatcher(self.backend, grammar, log_level=0, limits=limits.parser_limits())
+            if made.is_error():
+                raise BadInput(gist(made.get_error()))
+            return made
+
+        return LLGuidanceMatcher(Automaton(make))
 
 
 class _Wrapped:

@@ -20,6 +20,8 @@ class PlainMatcher(ABC):
         end_ids: Tokens that end a text; the matcher never follows one.
     """
 
+    dear = False
+
     def __init__(self, size: int, end_ids: frozenset[int]) -> None:
         self._size = size
         self._end_ids = end_ids
