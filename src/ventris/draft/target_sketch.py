@@ -102,7 +102,7 @@ class TargetSketch:
 
     @property
     def digest(self) -> str:
-        """Key for what is computed from this very target, number format included."""
+        """Key for what depends on all that a sketch holds; of the weights that is the embedding alone."""
         return hashlib.sha256(json.dumps(self.stored()).encode()).hexdigest()[:16]
 
     def stored(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from random import Random
 
@@ -26,6 +26,7 @@ from ventris.train.marked_answers import Mark, MarkedAnswer, MarkedQuestion, mar
 from ventris.train.run import training_cache
 from ventris.train.settings import JudgeSettings
 from ventris.train.swaps import answer_tasks, find_by_swaps
+from ventris.train.target_key import TargetKey
 from ventris.train.texts import Progress
 
 
@@ -89,9 +90,8 @@ def prepare_examples(model: Model, settings: JudgeSettings, progress: Progress |
     check_layer(target, layer)
     if model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer; a judge is trained on texts")
-    sketch = TargetSketch.of(target, model.tokenizer.fingerprint)
-    kind = "-".join(str(getattr(target, name, "")) for name in ("dtype", "kernel"))
-    digest = hashlib.sha256(repr((sketch.digest, kind, sorted(settings.examples().items()))).encode())
+    key = TargetKey.of(model, TargetSketch.of(target, model.tokenizer.fingerprint))
+    digest = hashlib.sha256(repr((*astuple(key), sorted(settings.examples().items()))).encode())
     for file in _files_of(settings):
         try:
             digest.update(file.read_bytes())

@@ -32,6 +32,7 @@ from ventris.models.tokenizer import Tokenizer
 from ventris.train.first_weights import random_weights
 from ventris.train.run import load_target, texts_folder
 from ventris.train.settings import OmniDraftSettings
+from ventris.train.target_key import TargetKey
 from ventris.train.texts import Progress, TextShard, claim_folder, distil_texts, read_prompts
 from ventris.train.trainer import Trained, train
 from ventris.train.windows import Batch, Text, Windows, split
@@ -60,9 +61,9 @@ def train_omnidraft(
     model = load_target(settings, progress)
     if model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer, so its answers are no text to learn from")
-    sketch = TargetSketch.of(model.target, model.tokenizer.fingerprint)
-    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": sketch.digest})
-    answers = _answers(model, sketch, settings, progress)
+    key = TargetKey.of(model, TargetSketch.of(model.target, model.tokenizer.fingerprint))
+    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": key.target})
+    answers = _answers(model, key, settings, progress)
     tokenizer = _tokenizer(folder, model.tokenizer, [said for _, said, _ in answers], settings)
     config = _write_config(folder, tokenizer, settings)
 
@@ -125,11 +126,11 @@ class OwnVocabularyObjective:
 
 
 def _answers(
-    model: Model, sketch: TargetSketch, settings: OmniDraftSettings, progress: Progress | None
+    model: Model, key: TargetKey, settings: OmniDraftSettings, progress: Progress | None
 ) -> list[tuple[int, str, float]]:
     """Prompt number, text with special tokens written out, and temperature of everything the target said."""
     prompts = read_prompts(settings.data, settings.limit)
-    folder, _ = texts_folder(model, sketch, settings, prompts)
+    folder = texts_folder(key, settings, prompts)
     files = distil_texts(model, prompts, folder, settings.texts(), settings.answer_batch, progress)
     assert model.tokenizer is not None
     answers = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -25,6 +25,7 @@ from ventris.train.hidden_states import HiddenStates, check_layer
 from ventris.train.model_card import model_card
 from ventris.train.objectives import Lesson, Objective
 from ventris.train.settings import PlaceSettings, RunSettings, TargetSettings, TextSettings, TrainSettings
+from ventris.train.target_key import TargetKey
 from ventris.train.texts import (
     Progress,
     PromptRecord,
@@ -141,10 +142,11 @@ def prepare(settings: TrainSettings, progress: Progress | None = None) -> Prepar
         raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
     target, config = model.target, model.source.config
     sketch = TargetSketch.of(target, model.tokenizer.fingerprint if model.tokenizer else "")
-    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": sketch.digest})
+    key = TargetKey.of(model, sketch)
+    claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": key.target})
     answers = probe_logits(target)
 
-    texts, taps = prepare_texts(model, sketch, settings, progress)
+    texts, taps = prepare_texts(model, key, settings, progress)
     learnt, held_out = split(texts, settings.held_out, settings.seed)
     if not learnt or not held_out:
         raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
@@ -170,7 +172,7 @@ def training_cache(settings: PlaceSettings) -> Path:
 
 def prepare_texts(
     model: Model,
-    sketch: TargetSketch,
+    key: TargetKey,
     settings: TrainSettings,
     progress: Progress | None = None,
 ) -> tuple[list[Text], Sequence[int]]:
@@ -186,11 +188,11 @@ def prepare_texts(
     """
     target = model.target
     prompts = read_prompts(settings.data, settings.limit)
-    folder, kind = texts_folder(model, sketch, settings, prompts)
+    folder = texts_folder(key, settings, prompts)
     layers = learnt_layers(target)
     read = settings.read_layers(target.num_layers)
     check_layer(target, max(read, default=0))
-    facts = {"target": sketch.digest, "kind": kind}
+    facts = asdict(key)
     other = None
     if not set(read) <= set(layers):
         other = HiddenStates.existing(folder, layers, facts)
@@ -221,13 +223,10 @@ def read_answers(
     return open_texts(files, hidden.complete(model.target, files, progress, other))
 
 
-def texts_folder(
-    model: Model, sketch: TargetSketch, settings: RunSettings, prompts: Sequence[PromptRecord]
-) -> tuple[Path, str]:
-    """Where the target's answers are kept, and the form of the target that gives them."""
-    kind = "-".join(str(getattr(model.target, name, "")) for name in ("dtype", "kernel"))
-    key = repr((sketch.digest, kind, prompts_digest(prompts), settings.texts()))
-    return training_cache(settings) / hashlib.sha256(key.encode()).hexdigest()[:16], kind
+def texts_folder(key: TargetKey, settings: RunSettings, prompts: Sequence[PromptRecord]) -> Path:
+    """Where a target's answers are kept."""
+    facts = repr((key.target, key.kind, prompts_digest(prompts), settings.texts()))
+    return training_cache(settings) / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
 def draft_vocabulary(
