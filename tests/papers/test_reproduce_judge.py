@@ -11,7 +11,8 @@ from ventris.papers import judge_decoding
 from ventris.papers.judge_decoding import Outcome, best_within, reproduce_judge_decoding
 from ventris.train.fact_tasks import FAMILIES
 from ventris.train.judge import train_judge
-from ventris.train.settings import JudgeSettings, read_settings
+from ventris.train.judge_settings import JudgeSettings
+from ventris.train.settings import read_settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from tiny_model import write_tiny_model

@@ -13,8 +13,9 @@ import ventris
 from ventris.engine.errors import BadInput
 from ventris.train import fact_tasks as tasks_module
 from ventris.train.fact_tasks import FAMILIES, broken, fact_tasks, part_of, write_answers
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import BREAKS, Mark, MarkedAnswer, mark, of_task, read_marked
-from ventris.train.settings import JudgeSettings, TextSettings
+from ventris.train.settings import TextSettings
 from ventris.train.swaps import answer_tasks, find_by_swaps, refused
 from ventris.train.texts import TextShard, distil_texts, prompts_digest, read_prompts
 

@@ -19,9 +19,10 @@ from ventris.engine.errors import BadInput
 from ventris.train import judge_examples
 from ventris.train.judge import fit_judge, shares, train_judge
 from ventris.train.judge_examples import Examples, answer_rows, prepare_examples, read_examples
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark, MarkedAnswer, MarkedQuestion
 from ventris.train.probe import area_under_curve, fit_probe, probe_loss, threshold_that_catches
-from ventris.train.settings import JudgeSettings, read_settings
+from ventris.train.settings import read_settings
 from ventris.verify import Judge
 
 # The unit.

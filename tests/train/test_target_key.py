@@ -19,8 +19,9 @@ from ventris.models.source import resolve
 from ventris.models.weights import quantize
 from ventris.train import run as training
 from ventris.train.judge_examples import prepare_examples
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.run import prepare, texts_folder
-from ventris.train.settings import JudgeSettings, MedusaSettings, read_settings
+from ventris.train.settings import MedusaSettings, read_settings
 from ventris.train.target_key import TargetKey, weights_digest
 from ventris.train.windows import Text
 

@@ -15,6 +15,7 @@ import typer
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.settings import (
     AlignedSettings,
@@ -23,7 +24,6 @@ from ventris.train.settings import (
     FalconSettings,
     FormSettings,
     HydraSettings,
-    JudgeSettings,
     KangarooSettings,
     LongSpecSettings,
     MedusaSettings,

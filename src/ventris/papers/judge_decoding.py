@@ -21,7 +21,7 @@ from ventris.papers.reproduction import Reproduction, Row
 from ventris.train.fact_tasks import FactTask, fact_tasks
 from ventris.train.judge import JudgeTrained, fit_judge, judge_of
 from ventris.train.judge_examples import prepare_examples
-from ventris.train.settings import JudgeSettings
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.settings import read_settings as read_training
 from ventris.verify import Judge, ThresholdRollback
 from ventris.verify.judge import SOURCE

@@ -17,11 +17,11 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.models.cache_folder import written_whole
 from ventris.train.judge_examples import Examples, prepare_examples
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark
 from ventris.train.model_card import judge_card
 from ventris.train.probe import Probe, area_under_curve, fit_probe, threshold_that_catches
 from ventris.train.run import load_target
-from ventris.train.settings import JudgeSettings
 from ventris.train.texts import Progress
 from ventris.verify.judge_head import JudgeHead, scaled
 

@@ -22,9 +22,9 @@ from ventris.models.cache_folder import written_whole
 from ventris.parts import parse
 from ventris.train.fact_tasks import fact_tasks
 from ventris.train.hidden_states import check_layer
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark, MarkedAnswer, MarkedQuestion, mark, of_task, read_marked
 from ventris.train.run import training_cache
-from ventris.train.settings import JudgeSettings
 from ventris.train.swaps import answer_tasks, find_by_swaps
 from ventris.train.target_key import TargetKey
 from ventris.train.texts import Progress

@@ -14,8 +14,8 @@ from typing import Any
 from ventris.engine.request import Completion
 from ventris.model import Model, Prompt
 from ventris.train.fact_tasks import FactTask
+from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark, MarkedAnswer
-from ventris.train.settings import JudgeSettings
 from ventris.train.texts import Progress
 
 Refused = tuple[int, int]
