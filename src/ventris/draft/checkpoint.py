@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
-from ventris.models.cache_folder import written_whole
+from ventris.models.checkpoint_writing import write_json, write_tensors
 
 if TYPE_CHECKING:
     from ventris.model import Model
@@ -62,11 +62,9 @@ class HeadCheckpoint:
             "measured": dict(self.measured),
             "training": dict(self.training),
         }
-        with written_whole(folder / "model.safetensors") as temporary:
-            temporary.write_bytes(save({name: t.contiguous().cpu() for name, t in self.tensors.items()}))
+        write_tensors(folder / "model.safetensors", self.tensors)
         # Last, because without a config.json a folder is no checkpoint.
-        with written_whole(folder / "config.json") as temporary:
-            temporary.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "config.json", config)
 
     @classmethod
     def load(cls, folder: Path, method: str) -> HeadCheckpoint:

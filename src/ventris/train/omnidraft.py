@@ -6,9 +6,8 @@ for any target. What it needs to know of the one it serves it learns online.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 import tokenizers
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
@@ -25,6 +23,7 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.model import Model
 from ventris.models.cache_folder import written_whole
+from ventris.models.checkpoint_writing import write_json, write_tensors
 from ventris.models.config import DecoderConfig
 from ventris.models.hf_config import read_folder_config
 from ventris.models.hf_tokenizer import read_folder_tokenizer
@@ -160,7 +159,7 @@ def _tokenizer(
         )
         backend.train_from_iterator(texts, trainer)
         facts = {"eos_token": (ends or names)[0], "add_bos_token": False}
-        _write(folder / "tokenizer_config.json", facts)
+        write_json(folder / "tokenizer_config.json", facts)
         with written_whole(folder / "tokenizer.json") as temporary:
             backend.save(str(temporary))
     return read_folder_tokenizer(folder)
@@ -168,7 +167,7 @@ def _tokenizer(
 
 def _write_config(folder: Path, tokenizer: Tokenizer, settings: OmniDraftSettings) -> DecoderConfig:
     heads = max(settings.hidden // HEAD_WIDTH, 1)
-    _write(
+    write_json(
         folder / "config.json",
         {
             "architectures": ["LlamaForCausalLM"],
@@ -203,12 +202,6 @@ def _finish(folder: Path, network: LearningNetwork, trained: Trained, command: s
     )
     with written_whole(folder / "README.md") as temporary:
         temporary.write_text(card, encoding="utf-8")
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in network.weights().items()}
-    with written_whole(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(save(weights, {"format": "pt"}))
+    weights = {name: weight.detach() for name, weight in network.weights().items()}
+    write_tensors(folder / "model.safetensors", weights)
     shutil.rmtree(folder / "run")
-
-
-def _write(path: Path, facts: dict[str, Any] | Sequence[Any]) -> None:
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 
 from ventris.engine.errors import BadInput
 from ventris.models.cache_folder import written_whole
+from ventris.models.checkpoint_writing import write_json
 from ventris.train.recorder import Bits, Recorder
 from ventris.train.settings import TextSettings
 
@@ -187,8 +188,7 @@ def claim_folder(path: Path, manifest: dict[str, Any]) -> None:
                 f"{wanted[differing]!r}; choose another folder, or remove it"
             )
         return
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+    write_json(path, wanted)
 
 
 def _answer(
