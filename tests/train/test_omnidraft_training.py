@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_it_makes_a_model_that_drafts_for_the_target_it_learnt_from(asked, tiny_
     assert {file.name for file in folder.iterdir()} == {
         "README.md",
         "config.json",
+        "generation_config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -51,7 +53,7 @@ def test_it_makes_a_model_that_drafts_for_the_target_it_learnt_from(asked, tiny_
     drafted = model.generate("say 3", max_new_tokens=16, draft=draft, policy="fixed")
     assert drafted.tokens == plain.tokens
     assert drafted.stats.drafted > 0
-    with pytest.raises(BadInput, match="holds a finished model; choose another --out"):
+    with pytest.raises(BadInput, match="holds a finished checkpoint; choose another --out"):
         train_omnidraft(make(asked))
 
 
@@ -74,3 +76,22 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(asked, tmp_path, monk
         train_omnidraft(begun, killed)
     with pytest.raises(BadInput, match="belongs to a run with layers = 1, not 2"):
         train_omnidraft(make(asked, out=str(tmp_path / "begun"), layers=2))
+
+
+def test_a_folder_that_holds_a_model_is_left_as_it_is(asked, tiny_folder, tmp_path):
+    folder = shutil.copytree(tiny_folder, tmp_path / "taken")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(BadInput, match="holds a finished checkpoint; choose another --out"):
+        train_omnidraft(make(asked, out=str(folder)))
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_run_that_was_killed_has_no_model_yet(asked):
+    def killed(what: str, done: int, total: int) -> None:
+        if what.startswith("training") and done == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_omnidraft(make(asked), killed)
+    assert [file.name for file in Path(str(asked["out"])).iterdir()] == ["run"]

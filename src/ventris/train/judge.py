@@ -21,7 +21,7 @@ from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark
 from ventris.train.model_card import judge_card
 from ventris.train.probe import Probe, area_under_curve, fit_probe, threshold_that_catches
-from ventris.train.run import load_target
+from ventris.train.run import load_target, refuse_finished
 from ventris.train.texts import Progress
 from ventris.verify.judge_head import JudgeHead, scaled
 
@@ -54,8 +54,7 @@ def train_judge(settings: JudgeSettings, progress: Progress | None = None, comma
         BadInput: for settings or data that cannot be used, or a folder that holds a checkpoint already.
     """
     settings.check()
-    if (settings.folder / "config.json").exists():
-        raise BadInput(f"{settings.folder} holds a finished checkpoint; choose another --out, or remove it")
+    refuse_finished(settings.folder)
     model = load_target(settings, progress)
     examples = prepare_examples(model, settings, progress)
     trained = fit_judge(examples, settings)

@@ -67,6 +67,23 @@ stored.
 """
 
 
+def own_vocabulary_card(target: str, command: str, share: float) -> str:
+    """The same for a draft model with a vocabulary of its own.
+
+    Args:
+        target: Whose answers it learnt from.
+        share: How often its first guess was the next token of held-out texts.
+    """
+    return f"""# A draft model that learnt from {target}
+
+For drafter `omnidraft` of Ventris, with a vocabulary of its own.
+
+    {command}
+
+It guesses {share:.3f} of the tokens in held-out texts right.
+"""
+
+
 def judge_card(target: str, command: str, training: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
     """The same for a judge of drafted tokens.
 

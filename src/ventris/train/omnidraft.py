@@ -23,13 +23,14 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.model import Model
 from ventris.models.cache_folder import written_whole
-from ventris.models.checkpoint_writing import write_json, write_tensors
+from ventris.models.checkpoint_writing import write_json
 from ventris.models.config import DecoderConfig
-from ventris.models.hf_config import read_folder_config
 from ventris.models.hf_tokenizer import read_folder_tokenizer
+from ventris.models.target_folder import write_target_folder
 from ventris.models.tokenizer import Tokenizer
 from ventris.train.first_weights import random_weights
-from ventris.train.run import load_target, texts_folder
+from ventris.train.model_card import own_vocabulary_card
+from ventris.train.run import load_target, refuse_finished, texts_folder
 from ventris.train.settings import OmniDraftSettings
 from ventris.train.target_key import TargetKey
 from ventris.train.texts import Progress, TextShard, claim_folder, distil_texts, read_prompts
@@ -55,16 +56,15 @@ def train_omnidraft(
         BadInput: for settings or data that cannot be used, or a folder that holds something else.
     """
     folder = settings.folder
-    if (folder / "model.safetensors").exists():
-        raise BadInput(f"{folder} holds a finished model; choose another --out, or remove it")
+    refuse_finished(folder)
     model = load_target(settings, progress)
     if model.tokenizer is None:
         raise BadInput(f"{settings.model} has no tokenizer, so its answers are no text to learn from")
     key = TargetKey.of(model, TargetSketch.of(model.target, model.tokenizer.fingerprint))
     claim_folder(folder / "run" / "settings.json", {**settings.deciding(), "target": key.target})
     answers = _answers(model, key, settings, progress)
-    tokenizer = _tokenizer(folder, model.tokenizer, [said for _, said, _ in answers], settings)
-    config = _write_config(folder, tokenizer, settings)
+    tokenizer = _tokenizer(folder / "run", model.tokenizer, [said for _, said, _ in answers], settings)
+    config = _config(tokenizer, settings)
 
     texts = [
         Text(ids, np.ones(len(ids), bool), np.empty((len(ids), 0, 0), np.uint16), prompt, temperature)
@@ -86,7 +86,12 @@ def train_omnidraft(
         model.target.device,
         progress,
     )
-    _finish(folder, objective.network, trained, command, Path(settings.model).name)
+    with written_whole(folder / "README.md") as temporary:
+        card = own_vocabulary_card(Path(settings.model).name, command, trained.acceptance[0])
+        temporary.write_text(card, encoding="utf-8")
+    with torch.no_grad():
+        write_target_folder(folder, config, objective.network.weights(), tokenizer)
+    shutil.rmtree(folder / "run")
     return trained
 
 
@@ -165,43 +170,18 @@ def _tokenizer(
     return read_folder_tokenizer(folder)
 
 
-def _write_config(folder: Path, tokenizer: Tokenizer, settings: OmniDraftSettings) -> DecoderConfig:
-    heads = max(settings.hidden // HEAD_WIDTH, 1)
-    write_json(
-        folder / "config.json",
-        {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": tokenizer.vocab_size,
-            "hidden_size": settings.hidden,
-            "intermediate_size": 3 * settings.hidden,
-            "num_hidden_layers": settings.layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "head_dim": settings.hidden // heads,
-            "max_position_embeddings": settings.context_length,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 10_000.0,
-            "hidden_act": "silu",
-            "tie_word_embeddings": True,
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_ids[0],
-        },
+def _config(tokenizer: Tokenizer, settings: OmniDraftSettings) -> DecoderConfig:
+    heads = settings.hidden // HEAD_WIDTH
+    return DecoderConfig(
+        family="llama",
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=settings.hidden,
+        intermediate_size=3 * settings.hidden,
+        num_layers=settings.layers,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=HEAD_WIDTH,
+        context_length=settings.context_length,
+        tied_head=True,
+        eos_ids=tokenizer.eos_ids[:1],
     )
-    config = read_folder_config(folder)
-    assert config is not None
-    return config
-
-
-def _finish(folder: Path, network: LearningNetwork, trained: Trained, command: str, target: str) -> None:
-    """Write the weights last: a folder without them is no model."""
-    share = trained.acceptance[0]
-    card = (
-        f"# A draft model that learnt from {target}\n\nFor drafter `omnidraft` of Ventris, with a vocabulary "
-        f"of its own.\n\n    {command}\n\nIt guesses {share:.3f} of the tokens in held-out texts right.\n"
-    )
-    with written_whole(folder / "README.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
-    weights = {name: weight.detach() for name, weight in network.weights().items()}
-    write_tensors(folder / "model.safetensors", weights)
-    shutil.rmtree(folder / "run")

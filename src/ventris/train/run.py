@@ -135,8 +135,7 @@ def prepare(settings: TrainSettings, progress: Progress | None = None) -> Prepar
         BadInput: for settings or data that cannot be used, or a folder that holds something else.
     """
     folder = settings.folder
-    if (folder / "config.json").exists() and not (folder / "run" / "state.safetensors").exists():
-        raise BadInput(f"{folder} holds a finished checkpoint; choose another --out, or remove it")
+    refuse_finished(folder)
     model = load_target(settings, progress)
     if model.source is None or model.source.config is None:
         raise BadInput(f"{settings.model} can only be run by transformers; heads need the native families")
@@ -153,6 +152,16 @@ def prepare(settings: TrainSettings, progress: Progress | None = None) -> Prepar
     shortlist = draft_vocabulary(model, settings, learnt, held_out)
     lesson = Lesson(model, config, TargetHead.of(model.source, shortlist), shortlist)
     return Prepared(settings, lesson, sketch, learnt, held_out, taps, answers)
+
+
+def refuse_finished(folder: Path) -> None:
+    """Refuse a folder with a checkpoint in it, unless a run was killed while it wrote just that.
+
+    Raises:
+        BadInput: naming the folder.
+    """
+    if (folder / "config.json").exists() and not (folder / "run" / "state.safetensors").exists():
+        raise BadInput(f"{folder} holds a finished checkpoint; choose another --out, or remove it")
 
 
 def load_target(settings: TargetSettings, progress: Progress | None = None) -> Model:
