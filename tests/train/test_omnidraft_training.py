@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -95,3 +96,12 @@ def test_a_run_that_was_killed_has_no_model_yet(asked):
     with pytest.raises(KeyboardInterrupt):
         train_omnidraft(make(asked), killed)
     assert [file.name for file in Path(str(asked["out"])).iterdir()] == ["run"]
+
+
+def test_windows_are_no_longer_than_the_context(asked, tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{number} words " * 30}) for number in range(12)))
+    train_omnidraft(make(asked, data=str(path), context_length=64, window=512, vocabulary=300))
+    source = resolve(Path(str(asked["out"])))
+    assert source.config is not None
+    assert source.config.context_length == 64

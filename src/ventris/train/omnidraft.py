@@ -76,7 +76,7 @@ def train_omnidraft(
         raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
     torch.manual_seed(settings.seed)
     objective = OwnVocabularyObjective(config, settings, model.target.device)
-    shape = (settings.window, settings.batch, settings.seed)
+    shape = (min(settings.window, config.context_length), settings.batch, settings.seed)
     trained = train(
         objective,
         Windows(learnt, (), *shape),
