@@ -80,21 +80,12 @@ def target_config(config: DecoderConfig) -> dict[str, Any]:
         "model_type": config.family,
         "architectures": [_ARCHITECTURES[config.family]],
         "torch_dtype": "bfloat16",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
+        **transformers_sizes(config),
         "hidden_act": config.activation,
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_scaling": _rope_scaling(config.rope_scaling),
         "attention_bias": config.qkv_bias,
         "mlp_bias": config.mlp_bias,
-        "tie_word_embeddings": config.tied_head,
         **_windows(config),
         **_ends(config),
     }
@@ -109,6 +100,22 @@ def target_config(config: DecoderConfig) -> dict[str, Any]:
             f"say all that it is; {_REMEDY}"
         )
     return stored
+
+
+def transformers_sizes(config: DecoderConfig) -> dict[str, Any]:
+    """What every family has, by the names of transformers."""
+    return {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "max_position_embeddings": config.context_length,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tied_head,
+    }
 
 
 def _normal(config: DecoderConfig) -> DecoderConfig:

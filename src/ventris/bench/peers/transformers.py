@@ -137,6 +137,8 @@ def _empty(config: DecoderConfig) -> Any:
     """A model of transformers for our configuration, its weights not set yet."""
     import transformers
 
+    from ventris.models.target_folder import transformers_sizes
+
     exotic = (
         config.window_layers
         or config.post_norms
@@ -152,18 +154,8 @@ def _empty(config: DecoderConfig) -> Any:
         raise PeerMissing(
             f"cannot be built from a GGUF of the {config.family} family; give the folder instead"
         )
-    shared: dict[str, Any] = {
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.context_length,
-        "rms_norm_eps": config.norm_eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "tie_word_embeddings": config.tied_head,
+    shared = transformers_sizes(config) | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta}
     }
     if config.qk_norm:
         made: Any = transformers.Qwen3ForCausalLM(
