@@ -27,13 +27,12 @@ def prompts(tiny_folder: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def given(tiny_folder: Path, prompts: Path, tmp_path: Path) -> dict[str, object]:
-    """Settings of a run that takes a second."""
+@pytest.fixture(scope="session")
+def quick(tiny_folder: Path, prompts: Path) -> dict[str, object]:
+    """What all runs share that take a second; where they write is left open."""
     return {
         "model": str(tiny_folder),
         "data": str(prompts),
-        "out": str(tmp_path / "heads"),
         "cache": str(tiny_folder.parent / "texts"),
         "device": "cpu",
         "threads": 1,
@@ -41,13 +40,22 @@ def given(tiny_folder: Path, prompts: Path, tmp_path: Path) -> dict[str, object]
         "max_new_tokens": 24,
         "heads": 3,
         "shortlist": 64,
-        "steps": 60,
         "batch": 4,
         "window": 64,
         "positions": 64,
-        "learning_rate": 3e-3,
         "warmup": 5,
         "held_out": 0.1,
+    }
+
+
+@pytest.fixture
+def given(quick: dict[str, object], tmp_path: Path) -> dict[str, object]:
+    """Settings of a run that takes a second."""
+    return {
+        **quick,
+        "out": str(tmp_path / "heads"),
+        "steps": 60,
+        "learning_rate": 3e-3,
         "evaluate_every": 30,
         "save_every": 7,
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from interruptions import Killed, killed_again_and_again
 from safetensors.torch import load_file
 
 import ventris
@@ -28,10 +28,6 @@ from ventris.train.run import prepare
 from ventris.train.settings import MedusaSettings, read_settings
 from ventris.train.trainer import make_optimizer
 from ventris.train.windows import Batch, Windows
-
-
-class Killed(Exception):
-    pass
 
 
 def settings(given: dict, **changes) -> Medusa2Settings:
@@ -110,26 +106,10 @@ def test_at_first_the_target_is_its_own_teacher(given):
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_folder, prompts, tmp_path_factory):
+def finished(quick, tmp_path_factory):
     """A whole run: its result, its folder, and the texts that its heads were measured on."""
     folder = tmp_path_factory.mktemp("medusa2")
-    given = {
-        "model": str(tiny_folder),
-        "data": str(prompts),
-        "out": str(folder / "tuned"),
-        "cache": str(tiny_folder.parent / "texts"),
-        "device": "cpu",
-        "threads": 1,
-        "temperatures": [0.0],
-        "max_new_tokens": 24,
-        "heads": 3,
-        "shortlist": 64,
-        "batch": 4,
-        "window": 64,
-        "positions": 64,
-        "warmup": 5,
-        "held_out": 0.1,
-    }
+    given = {**quick, "out": str(folder / "tuned")}
     seen = {}
 
     def spy(objective, windows, device):
@@ -211,22 +191,7 @@ def test_quality_is_what_it_says(tiny_folder, finished):
 def test_interruptions_change_no_bit(given):
     whole = given["out"] + "-whole"
     train_medusa2(settings(given, out=whole))
-    chance = random.Random(0)
-    for _ in range(8):
-        countdown = [chance.randrange(3, 30)]
-
-        def progress(what, done, total, left=countdown):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-        try:
-            train_medusa2(settings(given), progress)
-            break
-        except Killed:
-            pass
-    else:
-        train_medusa2(settings(given))
+    killed_again_and_again(lambda progress: train_medusa2(settings(given), progress), 8, 30)
     assert weights(given["out"]) == weights(whole)
 
 

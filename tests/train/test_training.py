@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruptions import Killed, killed_again_and_again
 
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
@@ -128,10 +129,6 @@ def test_the_checkpoint_says_how_it_was_made(given):
         trained("medusa", given)
 
 
-class Killed(Exception):
-    pass
-
-
 def weights(given: dict, out: str) -> bytes:
     return (Path(out) / "model.safetensors").read_bytes()
 
@@ -142,22 +139,7 @@ def weights(given: dict, out: str) -> bytes:
 def test_ten_interruptions_change_no_bit(method, given):
     whole = given["out"] + "-whole"
     trained(method, given, out=whole)
-    chance = random.Random(0)
-    for _ in range(10):
-        countdown = [chance.randrange(3, 60)]
-
-        def progress(what, done, total, left=countdown):
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-        try:
-            trained(method, given, progress)
-            break
-        except Killed:
-            pass
-    else:
-        trained(method, given)
+    killed_again_and_again(lambda progress: trained(method, given, progress), 10, 60)
     assert weights(given, given["out"]) == weights(given, whole)
 
 
