@@ -55,6 +55,22 @@ def test_a_given_text_is_learnt_whole(model, tmp_path):
     assert shard.answer.all()
 
 
+def test_what_the_context_has_no_room_for_is_left_out(tiny_folder, tmp_path):
+    model = ventris.load(str(tiny_folder), "float32", "torch", "cpu", context_length=128)
+    long = "far too long a prompt " * 20
+    records = [
+        PromptRecord(long, True, "a word"),
+        PromptRecord("short", True, "a word " * 60),
+        PromptRecord(long, True),
+        PromptRecord(long, False),
+    ]
+    (path,) = distil_texts(model, records, tmp_path, SETTINGS)
+    shard = TextShard.load(path)
+    assert shard.prompt.tolist() == [1, 3]
+    assert np.diff(shard.starts).tolist() == [128, 128]
+    HiddenStates.beneath(tmp_path, [2], {}).complete(model.target, [path])
+
+
 def test_what_is_there_is_kept_and_what_is_missing_is_made(model, records, tmp_path):
     files = distil_texts(model, records, tmp_path / "a", SETTINGS)
     assert len(files) == 2

@@ -140,6 +140,8 @@ def distil_texts(
 ) -> list[Path]:
     """Let the model answer the prompts; files that are there already are kept.
 
+    Prompts that leave no room in the model's context are left out, with their answers if they have some.
+
     Args:
         folder: Where the files go.
         batch: Prompts answered side by side. The texts do not depend on it, up to the rounding of the
@@ -212,8 +214,10 @@ def _answer(
         if not record.answered:
             given.append((index, [], tokens[: model.target.context_length]))
         elif record.answer and model.tokenizer is not None:
+            room = model.target.context_length - len(tokens)
             said = [*model.tokenizer.encode(record.answer), *model.tokenizer.eos_ids[:1]]
-            given.append((index, tokens, said[: model.target.context_length - len(tokens)]))
+            if room > 0:
+                given.append((index, tokens, said[:room]))
         elif len(tokens) <= min(settings.max_prompt_tokens, model.target.context_length - 1):
             recorder = Recorder(taps)
             own: dict[str, Any] = {"temperature": temperature, "seed": settings.seed + first + offset}
