@@ -148,6 +148,16 @@ def test_lines_of_a_file_may_say_where_they_go_wrong(tmp_path):
         read_marked(tmp_path / "nowhere.jsonl")
 
 
+def test_a_line_is_what_ends_with_a_line_break_and_blank_ones_only_count_as_places(tmp_path):
+    path = tmp_path / "own.jsonl"
+    first, second = ({"question": "Who?", "answer": f"It was{mark}Ben."} for mark in ("\u2028", "\u0085"))
+    written = [json.dumps(line, ensure_ascii=False) for line in (first, second)]
+    path.write_text("\n".join(["", written[0], "", written[1], "{"]), encoding="utf-8")
+    assert [given.answer for given in read_marked(path, 2)] == [first["answer"], second["answer"]]
+    with pytest.raises(BadInput, match="line 5 is no JSON"):
+        read_marked(path)
+
+
 # Swaps.
 
 

@@ -121,10 +121,12 @@ def read_marked(path: str | Path, limit: int | None = None, seed: int = 0) -> li
     name = Path(path).name
     given: list[GivenAnswer] = []
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a text in JSON may hold other separators as they are.
+        lines = Path(path).expanduser().read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(filter(str.strip, lines[:limit]), start=1):
+    written = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    for number, line in written[:limit]:
         try:
             entry = json.loads(line)
         except ValueError as error:
