@@ -192,6 +192,14 @@ def test_a_target_that_changes_is_noticed(given, monkeypatch):
         trained("medusa", given)
 
 
+@pytest.mark.parametrize("change", [{"window": 8}, {"max_new_tokens": 2}])
+def test_what_cannot_be_measured_is_not_trained(given, change):
+    """A drafter whose tree was made of no measurement would never draft."""
+    with pytest.raises(BadInput, match="no held-out answer has 3 tokens to guess in a window of"):
+        trained("hydra", given, **change)
+    assert not (Path(given["out"]) / "config.json").exists()
+
+
 def test_methods_share_texts_and_hidden_states(given):
     said: list[str] = []
     for method in ("medusa", "hydra", "eagle"):

@@ -149,6 +149,7 @@ def prepare(settings: TrainSettings, progress: Progress | None = None) -> Prepar
     learnt, held_out = split(texts, settings.held_out, settings.seed)
     if not learnt or not held_out:
         raise BadInput(f"{settings.data} gives too few texts to train and measure on; give more prompts")
+    check_measurable(held_out, settings)
     shortlist = draft_vocabulary(model, settings, learnt, held_out)
     lesson = Lesson(model, config, TargetHead.of(model.source, shortlist), shortlist)
     return Prepared(settings, lesson, sketch, learnt, held_out, taps, answers)
@@ -236,6 +237,22 @@ def texts_folder(key: TargetKey, settings: RunSettings, prompts: Sequence[Prompt
     """Where a target's answers are kept."""
     facts = repr((key.target, key.kind, prompts_digest(prompts), settings.texts()))
     return training_cache(settings) / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def check_measurable(held_out: Sequence[Text], settings: TrainSettings) -> None:
+    """Refuse texts on which a chain of guesses cannot be measured.
+
+    A tree made of no measurement is empty, and its drafter would never say anything.
+
+    Raises:
+        BadInput: naming the settings that such texts depend on.
+    """
+    # The first guess is that of a window's third token: the target itself says the second one.
+    if not any(text.answer[2 : settings.window].sum() >= settings.heads for text in held_out):
+        raise BadInput(
+            f"no held-out answer has {settings.heads} tokens to guess in a window of {settings.window} from "
+            "the beginning of its prompt; raise window or max_new_tokens, or lower heads"
+        )
 
 
 def draft_vocabulary(
