@@ -15,6 +15,7 @@ import ventris
 from ventris.draft.checkpoint import read_config
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows
+from ventris.models.embedded import EMBEDDED_NAME
 from ventris.models.low_rank import LowRankChanges, apply_changes
 from ventris.models.source import resolve
 from ventris.models.torch_decoder import TorchDecoder
@@ -207,6 +208,13 @@ def test_it_goes_on_from_trained_heads(given):
     assert facts["heads_alone_acceptance"] is None
     with pytest.raises(BadInput, match=r"has heads 3 in place of 2"):
         train_medusa2(settings(given, start=first, heads=2, out=given["out"] + "-other"))
+
+
+def test_the_folder_may_have_the_name_of_another_model(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train_medusa2(settings(given, out=EMBEDDED_NAME, head_steps=2, steps=4))
+    assert result.quality.kl > 0
+    assert resolve(tmp_path / EMBEDDED_NAME).config.hidden_size == resolve(given["model"]).config.hidden_size
 
 
 @pytest.mark.parametrize("own_rows", [False, True])

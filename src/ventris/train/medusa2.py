@@ -81,7 +81,8 @@ def train_medusa2(settings: Medusa2Settings, progress: Progress | None = None, c
     trained = prepared.train(objective, settings, "state", progress)
 
     write_target_folder(settings.folder, config, changes.merged(model.source.weights), model.tokenizer)
-    tuned = load(settings.out, device=str(model.target.device), threads=settings.threads)
+    # By its whole path: its own name might be that of another model.
+    tuned = load(str(settings.folder.resolve()), device=str(model.target.device), threads=settings.threads)
     with changes.off():
         quality = tuned_quality(decoder, tuned.target, prepared.held_out)
         sketch = TargetSketch.of(tuned.target, model.tokenizer.fingerprint)
