@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import families
 import pytest
 import random_heads
 import torch
@@ -17,6 +20,7 @@ from ventris.cli import export
 from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
+from ventris.export import vllm_medusa
 from ventris.export.speculators import export_eagle
 from ventris.export.vllm_medusa import export_medusa
 
@@ -153,6 +157,32 @@ def test_medusa_computes_the_same_from_the_exported_tensors(tmp_path):
             torch.testing.assert_close(logits[:, 9:49], expected, rtol=1e-4, atol=1e-4)
             assert logits[:, :9].abs().max() == 0, "tokens that are not listed"
             assert logits[:, 49:].abs().max() == 0, "tokens that are not listed"
+
+
+def source_of(seed: int, **changes) -> SimpleNamespace:
+    family = families.build("smollm", seed)
+    tokenizer = SimpleNamespace(fingerprint="that of a file")
+    config = replace(family.config, **changes)
+    return SimpleNamespace(config=config, weights=family.weights, tokenizer=tokenizer)
+
+
+def test_tied_heads_take_the_rows_of_their_own_target_alone(tmp_path, monkeypatch):
+    target = random_heads.tiny_target()
+    own = written(tmp_path / "own", "medusa", target, random_heads.medusa_heads(target, "tied"))
+    sources = {
+        "right": source_of(0),
+        "deeper": source_of(0, num_layers=9),
+        "other": source_of(1),
+    }
+    monkeypatch.setattr(vllm_medusa, "resolve", sources.__getitem__)
+    export_medusa(own, tmp_path / "out", "right")
+    _, tensors = read(tmp_path / "out")
+    embedding = sources["right"].weights["model.embed_tokens.weight"][:40]
+    torch.testing.assert_close(tensors["lm_heads.0.weight"][:40], embedding.bfloat16())
+    for name, message in (("deeper", "num layers 9 in place of"), ("other", "other weights")):
+        with pytest.raises(BadInput, match=rf"trained for another target: this one has .*{message}"):
+            export_medusa(own, tmp_path / name, name)
+        assert not (tmp_path / name).exists()
 
 
 def test_a_folder_that_is_taken_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ventris.draft.shortlist import Shortlist
 from ventris.engine.errors import BadInput
 from ventris.models.source import ModelSource
-from ventris.models.weights import QuantizedMatrix, dense
+from ventris.models.weights import dense, dense_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,7 @@ class TargetHead:
             raise BadInput(f"{source.name} can only be run by transformers; heads need the native families")
         norm = dense(weights["model.norm.weight"]) + float(config.norm_plus_one)
         matrix = weights["model.embed_tokens.weight" if config.tied_head else "lm_head.weight"]
-        ids = shortlist.ids
-        rows = matrix.take_rows(ids) if isinstance(matrix, QuantizedMatrix) else matrix[ids]
-        return cls(norm, config.norm_eps, dense(rows))
+        return cls(norm, config.norm_eps, dense_rows(matrix, shortlist.ids))
 
     def normed(self, hidden: Tensor) -> Tensor:
         """Final-normed rows of last-layer outputs, float32 ``[..., d]``."""

@@ -19,6 +19,8 @@ from torch import Tensor
 from ventris.draft.tuning import Tuning
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
+from ventris.models.source import ModelSource
+from ventris.models.weights import dense_rows
 
 PROBES = 16
 """Tokens whose embeddings are sampled, spread over the vocabulary."""
@@ -57,11 +59,21 @@ class TargetSketch:
     @classmethod
     def of(cls, target: Target, tokenizer: str = "") -> TargetSketch:
         """Take the sketch of a target."""
-        probes = sorted({i * (target.vocab_size - 1) // (PROBES - 1) for i in range(PROBES)})
-        step = max(target.hidden_size // COLUMNS, 1)
-        sample = embedding_rows(target, probes)[:, ::step][:, :COLUMNS]
-        numbers = tuple(float(f"{x:.6g}") for x in sample.flatten().tolist())
-        return cls(target.vocab_size, target.hidden_size, target.num_layers, tokenizer, numbers)
+        rows = embedding_rows(target, _probes(target.vocab_size))
+        return cls(target.vocab_size, target.hidden_size, target.num_layers, tokenizer, _sample(rows))
+
+    @classmethod
+    def of_source(cls, source: ModelSource) -> TargetSketch:
+        """The same of a model that nobody runs.
+
+        Raises:
+            BadInput: for a model that only transformers can run.
+        """
+        config, matrix = source.config, source.weights["model.embed_tokens.weight"]
+        assert config is not None  # or there were no weights
+        rows = dense_rows(matrix, torch.tensor(_probes(config.vocab_size))) * config.embedding_scale
+        sizes = config.vocab_size, config.hidden_size, config.num_layers
+        return cls(*sizes, source.tokenizer.fingerprint, _sample(rows))
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> TargetSketch:
@@ -94,7 +106,18 @@ class TargetSketch:
         Raises:
             BadInput: naming ``what`` was made for another target, and the difference.
         """
-        if difference := self.mismatch(target, tokenizer):
+        self._refuse(self.mismatch(target, tokenizer), what)
+
+    def check_source(self, source: ModelSource, what: str) -> None:
+        """As :meth:`check`, of a model that nobody runs; what tuning changed is not looked at.
+
+        Raises:
+            BadInput: as :meth:`check`, and for a model that only transformers can run.
+        """
+        self._refuse(self.difference(TargetSketch.of_source(source)), what)
+
+    def _refuse(self, difference: str, what: str) -> None:
+        if difference:
             raise BadInput(
                 f"{what} was trained for another target: this one has {difference}; train one with "
                 "'ventris train', or load the model that it belongs to"
@@ -109,6 +132,16 @@ class TargetSketch:
         """For a checkpoint's ``config.json``."""
         facts = asdict(self)
         return facts if self.tuning else {name: facts[name] for name in facts if name != "tuning"}
+
+
+def _probes(vocab_size: int) -> list[int]:
+    return sorted({i * (vocab_size - 1) // (PROBES - 1) for i in range(PROBES)})
+
+
+def _sample(rows: Tensor) -> tuple[float, ...]:
+    """Of the probes' embeddings ``[n, hidden]``."""
+    sample = rows[:, :: max(rows.shape[1] // COLUMNS, 1)][:, :COLUMNS]
+    return tuple(float(f"{x:.6g}") for x in sample.flatten().tolist())
 
 
 @torch.no_grad()

@@ -31,15 +31,18 @@ def export_medusa(checkpoint: Path, folder: Path, target: str) -> None:
             checkpoint leaves them to the target.
 
     Raises:
-        BadInput: if ``checkpoint`` is none of Medusa, the target is not found, or ``folder`` is taken.
+        BadInput: if ``checkpoint`` is none of Medusa, the target is not found or is another than that of the
+            checkpoint, or ``folder`` is taken.
     """
     stored = HeadCheckpoint.load(checkpoint, "medusa")
     network = MedusaHeads(**stored.sizes)
     stored.fill(network)
     vocabulary = network.vocabulary
     if vocabulary.kind == "tied":
+        source = resolve(target)
+        stored.target.check_source(source, f"the medusa checkpoint {checkpoint}")
         shortlist = Shortlist(vocabulary.ids, stored.target.vocab_size)
-        vocabulary.rows.copy_(TargetHead.of(resolve(target), shortlist).rows)
+        vocabulary.rows.copy_(TargetHead.of(source, shortlist).rows)
     vocab_size = stored.target.vocab_size
     write_folder(folder, medusa_config(network, vocab_size), medusa_tensors(network, vocab_size))
 

@@ -60,6 +60,11 @@ def dense(weight: Weight, dtype: torch.dtype = torch.float32) -> Tensor:
     return weight.to(dtype)
 
 
+def dense_rows(matrix: Weight, index: Tensor) -> Tensor:
+    """Some rows of a matrix as a plain tensor, float32."""
+    return dense(matrix.take_rows(index) if isinstance(matrix, QuantizedMatrix) else matrix[index])
+
+
 def quantize(matrix: Tensor, bits: int) -> QuantizedMatrix:
     """Round a plain matrix ``[rows, columns]`` to blocks of 32 columns (affine, as Q4_1 and Q8_1).
 

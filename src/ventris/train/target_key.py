@@ -11,7 +11,7 @@ from ventris.draft.target_sketch import TargetSketch
 from ventris.model import Model
 from ventris.models.embedded import EMBEDDED_NAME
 from ventris.models.source import ModelSource
-from ventris.models.weights import QuantizedMatrix, Weights, dense
+from ventris.models.weights import Weights, dense_rows
 
 ROWS = 16
 """Rows of each matrix that go into a digest: tuning, low-rank changes too, leaves next to none as it was."""
@@ -54,6 +54,6 @@ def weights_digest(weights: Weights) -> str:
         chosen = torch.arange(weight.shape[0])
         if len(weight.shape) > 1:
             chosen = torch.arange(ROWS) * (len(chosen) - 1) // (ROWS - 1)
-        rows = weight.take_rows(chosen) if isinstance(weight, QuantizedMatrix) else weight[chosen]
-        digest.update(f"{name} {tuple(weight.shape)}".encode() + dense(rows).numpy().tobytes())
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(dense_rows(weight, chosen).numpy().tobytes())
     return digest.hexdigest()
