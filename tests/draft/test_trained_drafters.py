@@ -9,6 +9,7 @@ from trained import KINDS, PROMPTS, drafter_of, native_place, torch_place, write
 from ventris.draft.ngram import NGram
 from ventris.draft.stack import Stack
 from ventris.engine.errors import BadInput
+from ventris.models.parameter_count import parameter_count
 from ventris.testing import check_drafter
 from ventris.testing.checks import run
 from ventris.verify.match import Coupled, Greedy
@@ -90,3 +91,10 @@ def test_another_target_is_refused(kind, tmp_path):
     write(kind, torch_place(), tmp_path)
     with pytest.raises(BadInput, match="trained for another target: this one has other weights"):
         KINDS[kind].loaded.load(random_heads.tiny_target(seed=1), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["aligned", "kangaroo", "longspec"])
+def test_a_small_decoder_is_counted_with_what_it_does_not_borrow(kind):
+    network = KINDS[kind].network(torch_place())
+    own = sum(weight.numel() for weight in network.weights().values())
+    assert parameter_count(network.decoder()) == own

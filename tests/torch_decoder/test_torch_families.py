@@ -9,6 +9,7 @@ import torch
 from ventris.engine.cache import KVCache
 from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
+from ventris.models.parameter_count import parameter_count
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.weights import dense, quantize
 
@@ -27,6 +28,12 @@ def test_logits_equal_transformers(name, family, decoder):
     tokens = text(40)
     logits = target.forward([chain(target.new_cache(), tokens)]).logits[0]
     torch.testing.assert_close(logits, family(name).reference(tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", families.NAMES)
+def test_the_count_of_numbers_is_that_of_transformers(name, family):
+    reference = family(name).hf_model
+    assert parameter_count(family(name).config) == sum(p.numel() for p in reference.parameters())
 
 
 @pytest.mark.parametrize("name", ["llama-yarn", "gemma2", "gemma3"])

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from ventris.models.config import DecoderConfig
+from ventris.models.weight_names import weight_shapes
 
 
 def parameter_count(config: DecoderConfig) -> int:
     """Numbers in the weights of a decoder; shared ones are counted once, borrowed ones not at all."""
-    hidden, inner, head = config.hidden_size, config.intermediate_size, config.head_dim
-    queries, keys = config.num_heads * head, config.num_kv_heads * head
-    embedding = 0 if config.borrowed_embedding else config.vocab_size * hidden
-    scored = 0 if config.tied_head else (config.head_size or config.vocab_size) * hidden
-    layer = hidden * (queries + 2 * keys) + queries * hidden + 3 * hidden * inner
-    layer += (queries + 2 * keys) * config.qkv_bias + hidden * config.output_bias
-    layer += (2 * inner + hidden) * config.mlp_bias
-    layer += hidden * (4 if config.post_norms else 2) + 2 * head * config.qk_norm
-    return embedding + scored + config.num_layers * layer + hidden
+    shapes = weight_shapes(config)
+    if config.borrowed_embedding:
+        del shapes["model.embed_tokens.weight"]
+    if config.head_size and not config.tied_head:
+        shapes["lm_head.weight"] = (config.head_size, config.hidden_size)
+    return sum(map(prod, shapes.values()))
