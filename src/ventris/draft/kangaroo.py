@@ -2,8 +2,9 @@
 
 Liu et al. 2024, arXiv 2404.18911. With h_t the row of token t after the target's first l layers, the adapter
 is one causal attention layer, u = h + Attn(norm(h)), and the target's own vocabulary rows after a norm of its
-own give the draft distribution of x_{t+1} (first exit). Drafting goes on while the token just drafted had a
-probability of at least a threshold (second exit); the unsure token itself is proposed too.
+own give the draft distribution of x_{t+1} (first exit). Drafting goes on while the likeliest token where the
+last one was drafted has a probability of at least a threshold (second exit); the unsure token itself is
+proposed too.
 
 The first layers are never run twice: what they computed of drafted tokens is left with the request's stream,
 and the step's pass takes it up there (:mod:`ventris.engine.begun`). Only the last token of a draft, of which
@@ -112,7 +113,8 @@ class Kangaroo(TrainedDrafter):
         target: What it drafts for, and with.
         network: The adapter with its head.
         depth: Tokens drafted ahead at most (gamma).
-        confidence: Probability of the token just drafted below which none is drafted behind it (eta).
+        confidence: Probability of the likeliest token at the place just drafted below which none is drafted
+            behind it, whichever token was drawn there (eta).
         draw: Whether tokens are drawn at a temperature above 0; otherwise the best one is chosen there too.
     """
 
@@ -208,7 +210,7 @@ class Kangaroo(TrainedDrafter):
         return Rows(state.cache, [0], range(-1, count - 1), count - 1, hidden, [0])
 
     def _extend(self, growth: _Growth, logits: Tensor) -> None:
-        """Add a token, and decide by its probability whether another one is drafted behind it."""
+        """Add a token, and decide by the likeliest one's probability whether another is drafted behind it."""
         tree, request = growth.tree, growth.job.request
         parent = len(tree) - 1
         row = growth.guided.masked(tree, parent, logits[0].float().cpu().numpy())
