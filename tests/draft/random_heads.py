@@ -8,7 +8,7 @@ import families
 import torch
 from torch import nn
 
-from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.head_network import HeadSizes
 from ventris.draft.head_tree import grow_from_accuracies
 from ventris.draft.hydra import Hydra
@@ -20,7 +20,6 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.models.config import DecoderConfig
 from ventris.models.torch_decoder import TorchDecoder
-from ventris.train.eagle import eagle_taps
 
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1], [0.3, 0.2, 0.1]]
 

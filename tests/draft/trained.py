@@ -18,7 +18,7 @@ from ventris.draft.checkpoint import HeadCheckpoint
 from ventris.draft.chimera import Chimera
 from ventris.draft.chimera_network import ChimeraNetwork, LeftOut
 from ventris.draft.eagle import Eagle
-from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.falcon import Falcon
 from ventris.draft.falcon_network import FalconNetwork
 from ventris.draft.head_drafter import HeadDrafter
@@ -35,7 +35,6 @@ from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.models.config import DecoderConfig
-from ventris.train.eagle import eagle_taps
 from ventris.train.falcon import pass_features_on
 from ventris.train.first_weights import passing_weights
 from ventris.train.first_weights import random_weights as first_weights

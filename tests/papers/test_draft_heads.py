@@ -7,7 +7,7 @@ import torch
 
 import ventris
 from ventris.draft.checkpoint import HeadCheckpoint
-from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.hydra_heads import HydraHeads
 from ventris.draft.medusa_heads import MedusaHeads
 from ventris.draft.prefix_attention import PrefixSizes
@@ -18,7 +18,6 @@ from ventris.models.low_rank import LowRankChanges, untied
 from ventris.models.source import resolve
 from ventris.models.target_folder import write_target_folder
 from ventris.papers.draft_heads import full_tree, reproduce_eagle3, reproduce_hydra, reproduce_medusa
-from ventris.train.eagle import eagle_taps
 
 ACCURACIES = [[0.5, 0.2, 0.1], [0.4, 0.2, 0.1]]
 

@@ -10,7 +10,7 @@ import torch
 
 import ventris
 from ventris.draft.checkpoint import HeadCheckpoint
-from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.longspec_network import LongSpecNetwork
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.shortlist import Shortlist
@@ -18,7 +18,6 @@ from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
 from ventris.engine.errors import BadInput
 from ventris.papers.longspec import reproduce_longspec
-from ventris.train.eagle import eagle_taps
 from ventris.train.first_weights import passing_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))

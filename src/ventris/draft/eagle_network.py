@@ -18,6 +18,11 @@ from ventris.models.config import DecoderConfig
 from ventris.models.rope import rope_tables
 
 
+def eagle_taps(layers: int) -> tuple[int, int, int]:
+    """A low, a middle and a high layer whose inputs are fused; what vLLM takes if a checkpoint names none."""
+    return min(2, layers), layers // 2, max(layers - 3, 0)
+
+
 class EagleNetwork(nn.Module):
     """One fully connected layer over the tapped rows, one decoder layer, and a head over the shortlist.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ventris.draft.eagle_network import EagleNetwork
+from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.target_sketch import embedding_rows
 from ventris.train.ahead import Ahead
@@ -20,11 +20,6 @@ from ventris.train.windows import Batch
 def train_eagle(settings: EagleSettings, progress: Progress | None = None, command: str = "") -> Trained:
     """Train EAGLE-3; see :func:`~ventris.train.run.train_heads`."""
     return train_heads(settings, EagleObjective, progress, command)
-
-
-def eagle_taps(layers: int) -> tuple[int, int, int]:
-    """A low, a middle and a high layer whose inputs are fused; what vLLM takes if a checkpoint names none."""
-    return min(2, layers), layers // 2, max(layers - 3, 0)
 
 
 class EagleObjective(AheadObjective[EagleNetwork, EagleSettings]):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from ventris.draft.checkpoint import HeadCheckpoint
+from ventris.draft.eagle_network import eagle_taps
 from ventris.draft.shortlist import Shortlist
 from ventris.draft.target_head import TargetHead
 from ventris.draft.target_sketch import TargetSketch
@@ -282,10 +283,9 @@ def answer_tokens(texts: Sequence[Text]) -> torch.Tensor:
 def learnt_layers(target: Target) -> tuple[int, ...]:
     """The layers whose rows some method learns from, so that one cache serves all of them.
 
-    Medusa and Hydra read the last one; EAGLE-3 reads the inputs of layers 2, n / 2 and n - 3 of n.
+    Medusa and Hydra read the last one; EAGLE-3 reads its taps.
     """
-    layers = target.num_layers
-    return tuple(sorted({min(2, layers), layers // 2, max(layers - 3, 0), layers}))
+    return tuple(sorted({*eagle_taps(target.num_layers), target.num_layers}))
 
 
 def save_checkpoint(
