@@ -157,6 +157,21 @@ def test_intervals_know_that_tokens_of_an_answer_hang_together():
     assert share(together, ~everything, question).value is None
 
 
+def test_an_interval_is_of_the_answers_at_hand_whatever_their_numbers():
+    question = torch.arange(8).repeat_interleave(25)
+    hits = torch.arange(200) % 25 < question
+    everything = torch.ones(200, dtype=torch.bool)
+    # As the judged half of a study has them: odd numbers alone.
+    assert share(hits, everything, 2 * question + 1) == share(hits, everything, question)
+
+
+def test_none_and_all_have_no_interval():
+    question, everything = torch.arange(10).repeat_interleave(50), torch.ones(500, dtype=torch.bool)
+    for hits, value in ((~everything, 0.0), (everything, 1.0)):
+        found = share(hits, everything, question)
+        assert (found.value, found.low, found.high) == (value, None, None)
+
+
 def test_logits_beyond_the_vocabulary_are_left_out():
     answers = write(Model(large()), PROMPTS, 8)
     longer = Listed(ToyTarget(11, sharpness=3.0), range(8), 8)
