@@ -33,7 +33,7 @@ def planted(threshold: float, answers: int = 8, count: int = 4000, seed: int = 0
 def test_the_cut_recovers_a_planted_threshold():
     fitted = fit_routers(planted(0.6))
     (router,) = [one for one in fitted.found if one.name == "confidence"]
-    assert router.area == 1.0
+    assert router.area.value == 1.0
     last = router.cuts[-1]
     assert last.wanted == 0.95
     # Tokens below 0.95 of the way from 0.01 to the threshold are called.
@@ -63,7 +63,7 @@ def test_the_learned_router_finds_what_no_single_signal_tells():
     # Needed where the second is strong for what the first leaves over.
     mismatch = second / (1 - top) > 0.5
     fitted = fit_routers(seen_with(top, mismatch, 12, second))
-    area = {router.name: router.area for router in fitted.found}
+    area = {router.name: router.area.value for router in fitted.found}
     assert area["confidence"] < 0.6
     assert area[LEARNED] > 0.95
     learned = fitted.found[-1]
@@ -75,7 +75,7 @@ def test_a_router_without_anything_to_see_is_a_coin():
     mismatch = torch.rand(len(seen), generator=torch.Generator().manual_seed(5)) < 0.3
     fitted = fit_routers(seen_with(seen.beliefs.top[:, 0], mismatch, 8))
     for router in fitted.found:
-        assert router.area == pytest.approx(0.5, abs=0.05)
+        assert router.area.value == pytest.approx(0.5, abs=0.05)
         assert all(caught == pytest.approx(rate, abs=0.06) for rate, caught in router.curve)
 
 

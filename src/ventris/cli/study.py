@@ -87,7 +87,7 @@ def _print(report: StudyReport) -> None:
         cut = next(cut for cut in router.cuts if cut.wanted == 0.9)
         out.print(
             Text(
-                f"router {router.name}: area {router.area:.3f}; made to catch 90 %, it catches "
+                f"router {router.name}: area {router.area.value:.3f}; made to catch 90 %, it catches "
                 f"{percent(cut.caught)} of the needed tokens by calling at {percent(cut.calls)}"
             )
         )

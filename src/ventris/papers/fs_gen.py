@@ -54,7 +54,7 @@ def _needed(report: StudyReport) -> list[Row]:
         area = profile.areas["confidence"]
         if area is not None:
             title = f"area under the curve of the best probability, against a coin, for {name}"
-            rows.append(Row(title, area, "", 0.5))
+            rows.append(Row(title, area.value, "", 0.5))
     return rows
 
 
@@ -79,7 +79,7 @@ def _by_routers(report: StudyReport, notes: list[str]) -> list[Row]:
         notes.append(f"no routers: {report.routers}")
         return []
     rows = [
-        Row(f"area under the curve of the router {router.name}, against a coin", router.area, "", 0.5)
+        Row(f"area under the curve of the router {router.name}, against a coin", router.area.value, "", 0.5)
         for router in report.routers
     ]
     for run in report.routed.runs if report.routed is not None else ():

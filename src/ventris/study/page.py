@@ -7,6 +7,7 @@ from html import escape
 from ventris.bench.report.charts import Line, Point, fitted_chart, legend, line_chart, nice_ticks
 from ventris.bench.report.html import page, section, table
 from ventris.bench.report.wording import DASH
+from ventris.study.areas import Area
 from ventris.study.law import EXPONENTS, LEAST, LawFound
 from ventris.study.profiles import Bin
 from ventris.study.record import Pair, StudyReport
@@ -148,10 +149,7 @@ def _when(report: StudyReport) -> str:
     shares = line_chart(kinds, "the small model's largest probability", "share of its kind", TICKS)
     names = list(first.profile.areas)
     heads = ["area under the ROC curve", *names]
-    rows = [
-        [escape(pair.small), *(DASH if (a := pair.profile.areas[n]) is None else f"{a:.3f}" for n in names)]
-        for pair in pairs
-    ]
+    rows = [[escape(pair.small), *(_area(pair.profile.areas[name]) for name in names)] for pair in pairs]
     note = (
         '<p class="note">How well one number tells the tokens where the large model is needed: '
         "0.5 is a coin, 1 is never wrong.</p>"
@@ -229,7 +227,7 @@ def _routers(report: StudyReport) -> str:
     rows = [
         [
             escape(router.name) if not place else "",
-            f"{router.area:.3f}" if not place else "",
+            _area(router.area) if not place else "",
             f"{100 * cut.wanted:.0f} %",
             _call_from(router, cut.score),
             _cell(cut.caught),
@@ -351,3 +349,11 @@ def _cell(value: Share) -> str:
         return plain(value.value)
     ends = f"{100 * value.low:.1f}{DASH}{100 * value.high:.1f}"
     return f'{plain(value.value)}<span class="interval">{ends}</span>'
+
+
+def _area(found: Area | None) -> str:
+    if found is None:
+        return DASH
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f}"
+    return f'{found.value:.3f}<span class="interval">{found.low:.3f}{DASH}{found.high:.3f}</span>'

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ventris.study.areas import Area, area
 from ventris.study.routers import SIGNALS
 from ventris.study.seen_tokens import SeenTokens
 from ventris.study.shares import Share, share
-from ventris.train.probe import area_under_curve
 
 BINS = 10
 
@@ -47,7 +47,7 @@ class Profile:
         positions: By place in the answer, t/T.
         confidences: By the small model's largest probability.
         areas: How well each signal of uncertainty tells mismatches from other tokens: area under the ROC
-            curve, 0.5 for a coin; ``None`` where one kind is missing.
+            curve; ``None`` where one kind is missing.
     """
 
     frequency: Share
@@ -55,7 +55,7 @@ class Profile:
     rest: Share
     positions: list[Bin]
     confidences: list[Bin]
-    areas: dict[str, float | None]
+    areas: dict[str, Area | None]
 
 
 def profile(seen: SeenTokens, seed: int = 0) -> Profile:
@@ -63,7 +63,6 @@ def profile(seen: SeenTokens, seed: int = 0) -> Profile:
     mismatch = seen.mismatch
     tenth = position_bin(seen)
     confidence = (seen.beliefs.top[:, 0] * BINS).long().clamp(0, BINS - 1)
-    both = bool(mismatch.any()) and not bool(mismatch.all())
 
     def of(among: Tensor) -> Share:
         return share(mismatch, among, seen.question, seed)
@@ -74,11 +73,7 @@ def profile(seen: SeenTokens, seed: int = 0) -> Profile:
         of(tenth > 0),
         _bins(seen, tenth, seed),
         _bins(seen, confidence, seed),
-        {
-            # The curve is drawn for matches, which are sure; a signal is high where the model is unsure.
-            name: area_under_curve(-signal(seen.beliefs), ~mismatch) if both else None
-            for name, signal in SIGNALS.items()
-        },
+        {name: area(signal(seen.beliefs), mismatch, seen.question, seed) for name, signal in SIGNALS.items()},
     )
 
 

@@ -22,8 +22,8 @@ class Share:
 
     Attributes:
         value: 0 to 1; ``None`` where there are no tokens.
-        low, high: Ends of the 95 % bootstrap interval over answers; ``None`` with too few answers for one, and
-            for a share of none or all, where every resample is the same and would feign certainty.
+        low, high: Ends of the 95 % bootstrap interval over answers; ``None`` with too few answers for one,
+            and for a share of none or all, where every resample is the same and would feign certainty.
         tokens: How many it is a share of.
     """
 
