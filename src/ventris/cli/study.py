@@ -54,7 +54,7 @@ def study(
 
 def _print(report: StudyReport) -> None:
     from ventris.study.law import LawFound
-    from ventris.study.page import headline, percent, plain
+    from ventris.study.page import call_from, headline, percent, plain
 
     out = console()
     for warning in report.warnings:
@@ -63,13 +63,21 @@ def _print(report: StudyReport) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("small model")
     table.add_column("method")
-    for heading in ("times smaller", "frequency", "first tenth", "after it"):
+    for heading in ("times smaller", "frequency", "first tenth", "after it", "passes"):
         table.add_column(heading, justify="right")
     for pair in report.pairs:
         found = pair.profile
-        shares = (percent(value) for value in (found.frequency, found.first_tenth, found.rest))
+        shares = (percent(value) for value in (found.frequency, found.first_tenth, found.rest, found.passes))
         table.add_row(Text(pair.small), pair.method, f"{pair.ratio:.3g}", *shares)
     out.print(table)
+    for pair in report.pairs:
+        if pair.method != "oracle":
+            out.print(
+                Text(
+                    f"text by {pair.method} with {pair.small}: likeness {pair.likeness:.1f} to the large model's "
+                    f"own, {pair.nats:.3f} nats a token under it"
+                )
+            )
     for method, law in report.laws.items():
         if isinstance(law, LawFound):
             predicted = "" if law.left_out is None else f", {law.left_out:.2f} on ratios left out"
@@ -94,7 +102,8 @@ def _print(report: StudyReport) -> None:
     for run in report.routed.runs if report.routed is not None else ():
         out.print(
             Text(
-                f"decoding with {run.router}: {plain(run.found.rate)} called, "
+                f"decoding with {run.router}{'' if run.score is None else ', ' + call_from(run.router, run.score)}: "
+                f"{plain(run.found.rate)} called, "
                 f"{plain(run.found.closed)} of the gap closed; "
                 f"random calls ({plain(run.random.rate)}): {plain(run.random.closed)}"
             )
