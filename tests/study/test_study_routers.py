@@ -9,6 +9,7 @@ import pytest
 import torch
 from known_pairs import PROMPTS, DiffersAt, large, seen_with
 
+from ventris.draft import DraftModel
 from ventris.model import Model
 from ventris.study.routed import Decoding, decode_with_routers, share_of_gap
 from ventris.study.routers import (
@@ -139,6 +140,7 @@ def test_a_router_that_calls_where_it_is_needed_gives_the_large_model_s_text():
     seen = see(small, both.references)
     runs = decode_with_routers(both, "toy", {"confidence": SIGNALS["confidence"]}, seen, [0.4])
     (run,) = runs.runs
+    assert run.score == cut_for_rate(SIGNALS["confidence"](seen.beliefs), 0.4)
     assert run.found.likeness == 100
     assert run.found.closed == 1
     assert run.found.nats == pytest.approx(runs.large_nats)
@@ -147,6 +149,23 @@ def test_a_router_that_calls_where_it_is_needed_gives_the_large_model_s_text():
     assert run.random.rate == pytest.approx(run.found.rate, abs=0.15)
     assert run.gain[0] > 0
     assert runs.small_likeness < 60
+
+
+def test_a_cut_on_the_confidence_is_the_policy_confidence_stop():
+    """A user decodes with a cut of the report by parts that are there without a study."""
+    small = ToyTarget(8, seed=7, sharpness=2.0)
+    both = decoding(small)
+    written = both.with_router(SIGNALS["confidence"], 0.6)
+    assert 0 < written.rate < 1
+    for prompt, answer in zip(PROMPTS, written.answers, strict=True):
+        done = both.model.generate(
+            prompt,
+            max_new_tokens=16,
+            draft=DraftModel(small, depth=64),
+            policy="confidence-stop:confidence=0.4,depth=64",
+            verifier="threshold-rollback:nats=inf",
+        )
+        assert done.tokens[:15] == answer
 
 
 def test_random_calls_are_as_often_as_asked():

@@ -10,7 +10,7 @@ from ventris.draft import DraftModel
 from ventris.engine.errors import BadInput
 from ventris.guide.fuse import Fuse
 from ventris.model import Model
-from ventris.study.profiles import profile
+from ventris.study.profiles import DRAFTED, begins_pass, profile
 from ventris.study.run import write
 from ventris.study.seen_tokens import CHUNK, Answer, Beliefs, see
 from ventris.study.shares import share
@@ -68,6 +68,21 @@ def test_frequency_is_one_minus_the_acceptance_of_one_token_drafts():
             if len(step.tokens) > 1:
                 assert mine[place] == (len(step.path) == 1)
             place += len(step.visits)
+
+
+@pytest.mark.parametrize("blend", [0.1, 0.3, 0.6])
+def test_passes_are_those_of_exact_speculative_decoding(blend):
+    model, small = Model(large()), ToyTarget(8, sharpness=3.0, blend=(4, blend))
+    answers = write(model, PROMPTS, 31)
+    seen = see(small, answers)
+    for drafted in (1, 2, DRAFTED):
+        drafter = DraftModel(small, depth=drafted)
+        done = model.generate(PROMPTS, max_new_tokens=31, draft=drafter, policy="fixed")
+        begun = begins_pass(seen, drafted)
+        for number, completion in enumerate(done):
+            assert completion.tokens == answers[number].tokens
+            assert int(begun[seen.question == number].sum()) == completion.stats.steps
+    assert profile(seen).passes.value == pytest.approx(float(begun.float().mean()))
 
 
 def test_text_fused_with_a_small_model_is_what_is_looked_at():

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +55,7 @@ def study(
 
 def _print(report: StudyReport) -> None:
     from ventris.study.law import LawFound
-    from ventris.study.page import call_from, headline, percent, plain
+    from ventris.study.page import headline, percent
 
     out = console()
     for warning in report.warnings:
@@ -72,12 +73,8 @@ def _print(report: StudyReport) -> None:
     out.print(table)
     for pair in report.pairs:
         if pair.method != "oracle":
-            out.print(
-                Text(
-                    f"text by {pair.method} with {pair.small}: likeness {pair.likeness:.1f} to the large model's "
-                    f"own, {pair.nats:.3f} nats a token under it"
-                )
-            )
+            said = f"likeness {pair.likeness:.1f} to the large model's own text, {pair.nats:.3f} nats a token"
+            out.print(Text(f"{pair.method} with {pair.small}: {said}"))
     for method, law in report.laws.items():
         if isinstance(law, LawFound):
             predicted = "" if law.left_out is None else f", {law.left_out:.2f} on ratios left out"
@@ -88,6 +85,12 @@ def _print(report: StudyReport) -> None:
         else:
             said = law
         out.print(Text(f"law, {method}: {said}"))
+    _print_routers(report, out)
+
+
+def _print_routers(report: StudyReport, out: Console) -> None:
+    from ventris.study.page import call_from, percent, plain
+
     if isinstance(report.routers, str):
         out.print(Text(f"routers: {report.routers}"))
         return
@@ -100,10 +103,10 @@ def _print(report: StudyReport) -> None:
             )
         )
     for run in report.routed.runs if report.routed is not None else ():
+        where = "" if run.score is None else f" from {call_from(run.router, run.score)}"
         out.print(
             Text(
-                f"decoding with {run.router}{'' if run.score is None else ', ' + call_from(run.router, run.score)}: "
-                f"{plain(run.found.rate)} called, "
+                f"decoding with {run.router}{where}: {plain(run.found.rate)} called, "
                 f"{plain(run.found.closed)} of the gap closed; "
                 f"random calls ({plain(run.random.rate)}): {plain(run.random.closed)}"
             )

@@ -3,8 +3,8 @@
 Zhang et al. 2024 (FS-GEN, arXiv 2406.12295) fit frequency = -a R^-alpha + b over pairs of models, with R the
 ratio of their parameters and all three at least 0.05. Three parameters on a handful of points fit almost
 anything, so R² on the fitted points says little. Here it stands beside R² on points left out, beside a
-simpler law, and with intervals; and with fewer than :data:`FEWEST` ratios, or with too few answers to resample
-for intervals, nothing is fitted.
+simpler law, and with intervals; and with fewer than :data:`FEWEST` ratios, or with too few answers to
+resample, nothing is fitted.
 """
 
 from __future__ import annotations

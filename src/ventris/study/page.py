@@ -29,8 +29,8 @@ DEFINITIONS = {
     "interpolate": "s + w (l - s) with w = 0.5 over the same tokens; contrastive in the paper's code",
     "mixture": "half of each model's probabilities",
     "proxy": "l + (f - s) with the tuned small model f; it is f whose token is compared",
-    "passes": f"passes of the large model a token, were the small one to draft {DRAFTED} tokens ahead in exact "
-    "speculative decoding of the same text; 1 without drafts",
+    "passes": f"passes of the large model a token, were the small one to draft {DRAFTED} tokens ahead in "
+    "exact speculative decoding of the same text; 1 without drafts",
     "place": "t/T: how many tokens precede, by the length of the answer",
     "intervals": "95 % bootstrap over whole answers, since tokens of one answer hang together; none stands "
     "where all or none of the tokens count, as there is nothing to resample",
@@ -139,8 +139,8 @@ def _texts(report: StudyReport) -> str:
     if not rows:
         return ""
     note = (
-        '<p class="note">What these rules write is not the large model\'s own text. Likeness: ROUGE-L to that, '
-        "0 to 100. Nats a token: -ln p under the large model.</p>"
+        '<p class="note">What these rules write is not the large model\'s own text. Likeness: ROUGE-L to '
+        "that, 0 to 100. Nats a token: -ln p under the large model.</p>"
     )
     return table(["small model", "method", "likeness", "nats a token"], rows) + note
 
@@ -295,7 +295,16 @@ def _routed(routed: RoutedRuns | None) -> str:
             lines.append(Line(title, [start, *points], len(lines)))
     ticks = nice_ticks(0.0, max(x for line in lines for x, _ in line.points))
     chart = line_chart(lines, "share of tokens called", "likeness to the large model", ticks)
-    heads = ["router", "wanted", "call from", "called", "likeness", "gap closed", "more than random", "nats a token"]
+    heads = [
+        "router",
+        "wanted",
+        "call from",
+        "called",
+        "likeness",
+        "gap closed",
+        "more than random",
+        "nats a token",
+    ]
     rows = [_quality_row("the small model alone", DASH, 0.0, routed.small_likeness, "0 %", routed.small_nats)]
     for run in routed.runs:
         for title, one in ((run.router, run.found), ("random calls", run.random)):

@@ -11,9 +11,7 @@ from ventris.study.seen_tokens import Answer
 
 def likenesses(answers: Sequence[Sequence[int]], references: Sequence[Answer]) -> list[float]:
     """ROUGE-L of each answer to the large model's own, 0 to 100."""
-    return [
-        likeness(tokens, reference.tokens) for tokens, reference in zip(answers, references, strict=True)
-    ]
+    return [likeness(tokens, reference.tokens) for tokens, reference in zip(answers, references, strict=True)]
 
 
 def mean_nats(model: Model, answers: Sequence[Sequence[int]], references: Sequence[Answer]) -> float:

@@ -95,7 +95,7 @@ def study(
 
     tell("the large model's answers", 0, total)
     own = write(model, prompts, settings.max_new_tokens)
-    nats = mean_nats(model, [answer.tokens for answer in own], own)
+    nats = _quality(model, own, own)[1]
     pairs: list[Pair] = []
     seen: list[SeenTokens] = []
     for number, (method, one) in enumerate(plan, start=1):
@@ -106,23 +106,12 @@ def study(
         if method != "oracle":
             guide = Fuse(one.target, method, tuned=fast.target if method == "proxy" else None)
             answers = write(model, prompts, settings.max_new_tokens, guide)
-            texts = [answer.tokens for answer in answers]
-            likeness = float(np.mean(likenesses(texts, own)))
-            text_nats = mean_nats(model, texts, own)
+            likeness, text_nats = _quality(model, answers, own)
         seen.append(see(fast.target, answers))
+        found, cut = profile(seen[-1], settings.seed), sum(answer.cut for answer in answers)
+        ratio, size = parameters / fast.parameters, fast.parameters
         pairs.append(
-            Pair(
-                method,
-                fast.name,
-                fast.kind,
-                fast.parameters,
-                parameters / fast.parameters,
-                len(prompts),
-                sum(answer.cut for answer in answers),
-                likeness,
-                text_nats,
-                profile(seen[-1], settings.seed),
-            )
+            Pair(method, fast.name, fast.kind, size, ratio, len(prompts), cut, likeness, text_nats, found)
         )
 
     fitted = fit_routers(see(small[0].target, own), settings.seed)
@@ -174,14 +163,22 @@ def _of_method(method: Method, small: Sequence[SmallModel]) -> Sequence[SmallMod
     return small[:1] if method == "proxy" else small
 
 
+def _quality(model: Model, answers: Sequence[Answer], own: Sequence[Answer]) -> tuple[float, float]:
+    """Mean likeness to the large model's own answers, and nats a token under it."""
+    texts = [answer.tokens for answer in answers]
+    return float(np.mean(likenesses(texts, own))), mean_nats(model, texts, own)
+
+
 def _laws(
     pairs: Sequence[Pair], seen: Sequence[SeenTokens], settings: StudySettings
 ) -> dict[str, LawFound | str]:
     """The law of each method that was tried with all small models."""
-    laws = {}
+    laws: dict[str, LawFound | str] = {}
     for method in settings.methods:
         if method != "proxy":
-            chosen = [(pair, tokens) for pair, tokens in zip(pairs, seen, strict=True) if pair.method == method]
+            chosen = [
+                (pair, tokens) for pair, tokens in zip(pairs, seen, strict=True) if pair.method == method
+            ]
             laws[method] = _law(chosen, settings.seed)
     return laws
 
