@@ -121,7 +121,7 @@ def read_marked(path: str | Path, limit: int | None = None, seed: int = 0) -> li
     name = Path(path).name
     given: list[GivenAnswer] = []
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(path).expanduser().read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     for number, line in enumerate(filter(str.strip, lines[:limit]), start=1):
