@@ -103,6 +103,16 @@ def test_an_answer_beyond_the_small_model_s_context_is_refused():
         see(ToyTarget(8, context_length=10), [Answer([1, 2], [1] * 10, True)])
 
 
+def test_an_answer_without_a_token_is_passed_over():
+    full = Answer([1, 2], [1, 3], False)
+    seen = see(large(), [full, Answer([1], [], False), full])
+    assert seen.question.tolist() == [0, 0, 2, 2]
+    assert profile(seen).frequency.tokens == 4
+    for answers in ([], [Answer([1], [], False)]):
+        with pytest.raises(BadInput, match="no token in any answer"):
+            see(large(), answers)
+
+
 def test_listed_tokens_as_a_whole_vocabulary():
     class Narrow(ToyTarget):
         """Takes any of 8 tokens, and scores 3."""
