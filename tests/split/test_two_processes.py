@@ -242,10 +242,10 @@ def test_the_embedded_model(monkeypatch):
     """Token for token, with what its drafters read of both halves."""
     monkeypatch.delenv("VENTRIS_CACHE")
     try:
-        whole = ventris.load(dtype="float32", kernels="torch")
+        whole = ventris.load(dtype="float32", kernels="torch", threads=1)
     except VentrisError as error:
         pytest.skip(str(error))
-    model = ventris.load(dtype="float32", kernels="torch", stages=2)
+    model = ventris.load(dtype="float32", kernels="torch", threads=1, stages=2)
     assert model.target.kernel == "torch-11+19"
     prompts = ["Explain what a hash table is.", "Repeat: tik tok tik tok tik"]
     given = {"max_new_tokens": 24, "policy": "fixed"}
