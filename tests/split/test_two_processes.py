@@ -184,6 +184,7 @@ def test_a_silent_second_process_is_given_up():
         ({"stages": 2, "rendezvous": "here:0"}, "write HOST:PORT"),
         ({"stages": 2, "rendezvous": "0.0.0.0:29500"}, "nobody's address"),
         ({"stages": 2, "rendezvous": "192.0.2.1:29500"}, "cannot listen at 192.0.2.1:29500"),
+        ({"stages": 2, "rendezvous": "ü..b:29500"}, "write HOST:PORT"),
         ({"stages": 2, "second_layers": 2}, "second_layers must be 1 to 1"),
         ({"stages": 2, "kernels": "native"}, "run a model in one process"),
     ],
