@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -172,6 +172,43 @@ def test_a_silent_second_process_is_given_up():
     with pytest.raises(StageLost):
         link.ask({}, torch.zeros(1))
     assert not link.close(5)
+
+
+class HeldWire:
+    """Answers nothing until it is let go, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, object]] = []
+        self.go = Event()
+
+    def send(self, message, seconds, rows=None):
+        self.sent.append(message)
+
+    def receive(self, seconds):
+        assert self.go.wait(30)
+        return {}, torch.zeros(1)
+
+
+def test_what_is_told_after_a_question_is_carried_out_after_it():
+    """A caller who is interrupted gives its cache back while its question still waits behind another."""
+    wire = HeldWire()
+    link = Link(wire, 30, lambda: None)
+    callers = [Thread(target=link.ask, args=({"number": n}, torch.zeros(1))) for n in range(2)]
+    for number, caller in enumerate(callers):
+        link.tell("reserve", number)
+        caller.start()
+        assert eventually(lambda: not link._commands)
+    link.tell("release", 1)
+    wire.go.set()
+    for caller in callers:
+        caller.join(30)
+    link.ask({"number": 2}, torch.zeros(1))
+    assert [(sent["number"], sent["commands"]) for sent in wire.sent] == [
+        (0, [("reserve", 0)]),
+        (1, [("reserve", 1)]),
+        (2, [("release", 1)]),
+    ]
+    assert link.close(30)
 
 
 @pytest.mark.parametrize(
