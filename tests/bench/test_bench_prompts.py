@@ -55,6 +55,15 @@ def test_every_form_of_line(tmp_path: Path) -> None:
     assert prompts[4] == [1, 2]
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\U0001f600"])
+def test_a_line_ends_where_json_lines_do(tmp_path: Path, mark: str) -> None:
+    """These stand in texts as they are; Python's splitlines would cut there."""
+    file = tmp_path / "prompts.jsonl"
+    lines = [json.dumps({"prompt": f"one{mark}two"}, ensure_ascii=False), '{"prompt": "three"}']
+    file.write_bytes("\r\n".join(lines).encode())
+    assert [question.turns for question in load_questions(str(file))] == [(f"one{mark}two",), ("three",)]
+
+
 def test_categories_and_their_number(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": f"p{i}", "category": "ab"[i % 2]}) for i in range(6)))

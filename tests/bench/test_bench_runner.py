@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bench_runs import QUESTIONS
 
-from ventris.bench import BenchSettings, Report, run_bench
+from ventris.bench import BenchSettings, Report, measure_claims, run_bench
 from ventris.bench.contestant import Limits
 from ventris.bench.methods import Method
 from ventris.bench.own import OwnMethod
@@ -115,6 +115,14 @@ def test_outputs_end_at_the_end_token(toy: Model) -> None:
     ended = method.decode([1, 2], Limits(10, frozenset({free[4]})))
     assert ended.tokens == free[: free.index(free[4]) + 1]
     assert ended.finish == "stop"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    settings = BenchSettings(model="no/such/model", out=str(tmp_path / "taken"))
+    for measure in (run_bench, measure_claims):
+        with pytest.raises(BadInput, match=r"cannot write to the folder .*taken: "):
+            measure(settings)
 
 
 def test_a_report_names_no_folder(toy: Model, tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ def test_a_small_model_with_fewer_tokens():
     assert text(fuse("mixture", small=shorter, weight=0.01)) == text()
 
 
+@pytest.mark.parametrize("weight", [1.01, -0.5])
+def test_a_mixture_of_more_than_all_is_refused(weight):
+    """It would be the logarithm of a negative number."""
+    with pytest.raises(BadInput, match=rf"mixes by a share of 0 to 1, not {weight}; give weight=0.5"):
+        fuse("mixture", weight=weight)
+
+
 def test_a_mask_comes_after_it():
     tokens = text(NoRepeatedPairs(), fuse("mixture"))
     pairs = list(itertools.pairwise(tokens))

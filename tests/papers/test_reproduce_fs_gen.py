@@ -29,6 +29,15 @@ def test_the_large_model_itself_and_its_first_layer(given, tmp_path):
     assert rows[f"needed by {given['model']} oracle"].value == 0
     # Half of its own probabilities is itself.
     assert rows[f"needed by {given['model']} mixture"].value == 0
+    alike = {row.name.rpartition("with ")[2]: row.value for row in found.ours if row.unit == "ROUGE-L"}
+    assert alike[f"{given['model']} (1 times smaller), mixture"] == 100
+    assert len(alike) == 2  # of the oracle the text is the large model's own
+    passes = {row.name: row for row in found.ours if row.name.startswith("passes of the large model")}
+    (twin,) = [
+        row for name, row in passes.items() if name.endswith(f"{given['model']} (1 times smaller), oracle")
+    ]
+    # All of its drafts are kept: six tokens a pass, and what an answer's end leaves.
+    assert 100 / 6 <= twin.value < 50
     assert any("no law for oracle" in note for note in found.notes)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "report.html",

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import torch
@@ -174,6 +174,43 @@ def test_a_silent_second_process_is_given_up():
     assert not link.close(5)
 
 
+class HeldWire:
+    """Answers nothing until it is let go, and keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, object]] = []
+        self.go = Event()
+
+    def send(self, message, seconds, rows=None):
+        self.sent.append(message)
+
+    def receive(self, seconds):
+        assert self.go.wait(30)
+        return {}, torch.zeros(1)
+
+
+def test_what_is_told_after_a_question_is_carried_out_after_it():
+    """A caller who is interrupted gives its cache back while its question still waits behind another."""
+    wire = HeldWire()
+    link = Link(wire, 30, lambda: None)
+    callers = [Thread(target=link.ask, args=({"number": n}, torch.zeros(1))) for n in range(2)]
+    for number, caller in enumerate(callers):
+        link.tell("reserve", number)
+        caller.start()
+        assert eventually(lambda: not link._commands)
+    link.tell("release", 1)
+    wire.go.set()
+    for caller in callers:
+        caller.join(30)
+    link.ask({"number": 2}, torch.zeros(1))
+    assert [(sent["number"], sent["commands"]) for sent in wire.sent] == [
+        (0, [("reserve", 0)]),
+        (1, [("reserve", 1)]),
+        (2, [("release", 1)]),
+    ]
+    assert link.close(30)
+
+
 @pytest.mark.parametrize(
     ("given", "refusal"),
     [
@@ -184,6 +221,7 @@ def test_a_silent_second_process_is_given_up():
         ({"stages": 2, "rendezvous": "here:0"}, "write HOST:PORT"),
         ({"stages": 2, "rendezvous": "0.0.0.0:29500"}, "nobody's address"),
         ({"stages": 2, "rendezvous": "192.0.2.1:29500"}, "cannot listen at 192.0.2.1:29500"),
+        ({"stages": 2, "rendezvous": "ü..b:29500"}, "write HOST:PORT"),
         ({"stages": 2, "second_layers": 2}, "second_layers must be 1 to 1"),
         ({"stages": 2, "kernels": "native"}, "run a model in one process"),
     ],
@@ -242,10 +280,10 @@ def test_the_embedded_model(monkeypatch):
     """Token for token, with what its drafters read of both halves."""
     monkeypatch.delenv("VENTRIS_CACHE")
     try:
-        whole = ventris.load(dtype="float32", kernels="torch")
+        whole = ventris.load(dtype="float32", kernels="torch", threads=1)
     except VentrisError as error:
         pytest.skip(str(error))
-    model = ventris.load(dtype="float32", kernels="torch", stages=2)
+    model = ventris.load(dtype="float32", kernels="torch", threads=1, stages=2)
     assert model.target.kernel == "torch-11+19"
     prompts = ["Explain what a hash table is.", "Repeat: tik tok tik tok tik"]
     given = {"max_new_tokens": 24, "policy": "fixed"}

@@ -106,6 +106,12 @@ def test_too_few_ratios_or_no_difference_give_a_reason():
     assert "nothing for a law to explain" in find(RATIOS[:4], [0.0] * 4)
 
 
+def test_answers_too_few_to_resample_give_a_reason():
+    """One answer is the same in every resample: an interval of no width would feign certainty."""
+    assert "at least 3 answers, and here are 1" in find(RATIOS, law(RATIOS), answers=1)
+    assert isinstance(find(RATIOS, law(RATIOS), answers=3), LawFound)
+
+
 def test_with_four_ratios_there_is_nothing_to_leave_out():
     found = find(RATIOS[:4], law(RATIOS[:4]))
     assert found.left_out is None

@@ -17,7 +17,8 @@ from ventris.model import Model
 from ventris.study.files import to_json, write_study
 from ventris.study.law import LawFound
 from ventris.study.page import render_page
-from ventris.study.run import Study, study
+from ventris.study.quality import mean_nats
+from ventris.study.run import Study, run_study, study, write
 from ventris.study.settings import read_settings
 from ventris.study.small_models import SmallModel
 from ventris.testing import ToyTarget
@@ -67,6 +68,37 @@ def test_every_pair_and_method_is_there(made):
     assert len(made.seen) == len(report.pairs)
 
 
+def test_the_text_of_every_method_is_held_against_the_large_model_s_own(made):
+    """Its own text is all like itself and the likeliest here; a rule that changes it pays."""
+    own = made.report.of("oracle")[0]
+    assert {(pair.likeness, pair.nats) for pair in made.report.of("oracle")} == {(100.0, own.nats)}
+    for pair in (*made.report.of("contrast"), *made.report.of("proxy")):
+        assert pair.likeness < 100
+    mixed = made.report.of("mixture")
+    assert mixed[0].likeness < mixed[-1].likeness  # a tenth of the other law against nearly a half
+    assert mixed[0].nats > own.nats
+    tokens = large().logits
+    answers = write(Model(large()), [PROMPTS[0]], 24)
+    text, nats = list(PROMPTS[0]), []
+    for token in answers[0].tokens:
+        nats.append(-float(tokens(text).log_softmax(-1)[token]))
+        text.append(token)
+    assert mean_nats(Model(large()), [answers[0].tokens], answers) == pytest.approx(np.mean(nats))
+
+
+def test_nothing_to_study_is_refused():
+    settings = read_settings({"max_new_tokens": 4})
+    for small, prompts in ((family(), []), ([], PROMPTS)):
+        with pytest.raises(BadInput, match="needs prompts and small models"):
+            study(Model(large()), 320, small, prompts, settings)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_loaded(tmp_path: Path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(BadInput, match=r"cannot write to the folder .*taken: "):
+        run_study(read_settings({"model": "no/such/model", "out": str(tmp_path / "taken")}))
+
+
 def test_a_small_model_that_is_the_large_one():
     settings = read_settings({"max_new_tokens": 10, "methods": ["oracle"]})
     report = study(Model(large()), 100, [small_model("twin", large(), 100)], PROMPTS, settings).report
@@ -86,6 +118,7 @@ def test_known_places_come_out_in_the_report():
     assert profile.frequency.value == 2 / 20  # the third would lie behind the answer
     assert profile.first_tenth.value == 1
     assert profile.rest.value == 0
+    assert "in the first tenth of an answer, 0.0 % after it" in render_page(found.report)
     assert found.report.routed is None
     assert any("cut at 20 tokens" in warning for warning in found.report.warnings)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from known_pairs import PROMPTS, DiffersAt, large, seen_with
 
+from ventris.draft import DraftModel
 from ventris.model import Model
 from ventris.study.routed import Decoding, decode_with_routers, share_of_gap
 from ventris.study.routers import (
@@ -33,7 +34,7 @@ def planted(threshold: float, answers: int = 8, count: int = 4000, seed: int = 0
 def test_the_cut_recovers_a_planted_threshold():
     fitted = fit_routers(planted(0.6))
     (router,) = [one for one in fitted.found if one.name == "confidence"]
-    assert router.area == 1.0
+    assert router.area.value == 1.0
     last = router.cuts[-1]
     assert last.wanted == 0.95
     # Tokens below 0.95 of the way from 0.01 to the threshold are called.
@@ -63,7 +64,7 @@ def test_the_learned_router_finds_what_no_single_signal_tells():
     # Needed where the second is strong for what the first leaves over.
     mismatch = second / (1 - top) > 0.5
     fitted = fit_routers(seen_with(top, mismatch, 12, second))
-    area = {router.name: router.area for router in fitted.found}
+    area = {router.name: router.area.value for router in fitted.found}
     assert area["confidence"] < 0.6
     assert area[LEARNED] > 0.95
     learned = fitted.found[-1]
@@ -75,7 +76,7 @@ def test_a_router_without_anything_to_see_is_a_coin():
     mismatch = torch.rand(len(seen), generator=torch.Generator().manual_seed(5)) < 0.3
     fitted = fit_routers(seen_with(seen.beliefs.top[:, 0], mismatch, 8))
     for router in fitted.found:
-        assert router.area == pytest.approx(0.5, abs=0.05)
+        assert router.area.value == pytest.approx(0.5, abs=0.05)
         assert all(caught == pytest.approx(rate, abs=0.06) for rate, caught in router.curve)
 
 
@@ -139,6 +140,7 @@ def test_a_router_that_calls_where_it_is_needed_gives_the_large_model_s_text():
     seen = see(small, both.references)
     runs = decode_with_routers(both, "toy", {"confidence": SIGNALS["confidence"]}, seen, [0.4])
     (run,) = runs.runs
+    assert run.score == cut_for_rate(SIGNALS["confidence"](seen.beliefs), 0.4)
     assert run.found.likeness == 100
     assert run.found.closed == 1
     assert run.found.nats == pytest.approx(runs.large_nats)
@@ -147,6 +149,23 @@ def test_a_router_that_calls_where_it_is_needed_gives_the_large_model_s_text():
     assert run.random.rate == pytest.approx(run.found.rate, abs=0.15)
     assert run.gain[0] > 0
     assert runs.small_likeness < 60
+
+
+def test_a_cut_on_the_confidence_is_the_policy_confidence_stop():
+    """A user decodes with a cut of the report by parts that are there without a study."""
+    small = ToyTarget(8, seed=7, sharpness=2.0)
+    both = decoding(small)
+    written = both.with_router(SIGNALS["confidence"], 0.6)
+    assert 0 < written.rate < 1
+    for prompt, answer in zip(PROMPTS, written.answers, strict=True):
+        done = both.model.generate(
+            prompt,
+            max_new_tokens=16,
+            draft=DraftModel(small, depth=64),
+            policy="confidence-stop:confidence=0.4,depth=64",
+            verifier="threshold-rollback:nats=inf",
+        )
+        assert done.tokens[:15] == answer
 
 
 def test_random_calls_are_as_often_as_asked():

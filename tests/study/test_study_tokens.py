@@ -10,7 +10,7 @@ from ventris.draft import DraftModel
 from ventris.engine.errors import BadInput
 from ventris.guide.fuse import Fuse
 from ventris.model import Model
-from ventris.study.profiles import profile
+from ventris.study.profiles import DRAFTED, begins_pass, profile
 from ventris.study.run import write
 from ventris.study.seen_tokens import CHUNK, Answer, Beliefs, see
 from ventris.study.shares import share
@@ -70,6 +70,21 @@ def test_frequency_is_one_minus_the_acceptance_of_one_token_drafts():
             place += len(step.visits)
 
 
+@pytest.mark.parametrize("blend", [0.1, 0.3, 0.6])
+def test_passes_are_those_of_exact_speculative_decoding(blend):
+    model, small = Model(large()), ToyTarget(8, sharpness=3.0, blend=(4, blend))
+    answers = write(model, PROMPTS, 31)
+    seen = see(small, answers)
+    for drafted in (1, 2, DRAFTED):
+        drafter = DraftModel(small, depth=drafted)
+        done = model.generate(PROMPTS, max_new_tokens=31, draft=drafter, policy="fixed")
+        begun = begins_pass(seen, drafted)
+        for number, completion in enumerate(done):
+            assert completion.tokens == answers[number].tokens
+            assert int(begun[seen.question == number].sum()) == completion.stats.steps
+    assert profile(seen).passes.value == pytest.approx(float(begun.float().mean()))
+
+
 def test_text_fused_with_a_small_model_is_what_is_looked_at():
     small = ToyTarget(8, sharpness=3.0, blend=(4, 0.5))
     model = Model(large())
@@ -86,6 +101,16 @@ def test_text_fused_with_a_small_model_is_what_is_looked_at():
 def test_an_answer_beyond_the_small_model_s_context_is_refused():
     with pytest.raises(BadInput, match=r"come to 12 tokens, and a small model takes 10"):
         see(ToyTarget(8, context_length=10), [Answer([1, 2], [1] * 10, True)])
+
+
+def test_an_answer_without_a_token_is_passed_over():
+    full = Answer([1, 2], [1, 3], False)
+    seen = see(large(), [full, Answer([1], [], False), full])
+    assert seen.question.tolist() == [0, 0, 2, 2]
+    assert profile(seen).frequency.tokens == 4
+    for answers in ([], [Answer([1], [], False)]):
+        with pytest.raises(BadInput, match="no token in any answer"):
+            see(large(), answers)
 
 
 def test_listed_tokens_as_a_whole_vocabulary():
@@ -155,6 +180,21 @@ def test_intervals_know_that_tokens_of_an_answer_hang_together():
     assert narrow.high - narrow.low < 1e-9
     assert share(together, everything & (question < 2), question).low is None
     assert share(together, ~everything, question).value is None
+
+
+def test_an_interval_is_of_the_answers_at_hand_whatever_their_numbers():
+    question = torch.arange(8).repeat_interleave(25)
+    hits = torch.arange(200) % 25 < question
+    everything = torch.ones(200, dtype=torch.bool)
+    # As the judged half of a study has them: odd numbers alone.
+    assert share(hits, everything, 2 * question + 1) == share(hits, everything, question)
+
+
+def test_none_and_all_have_no_interval():
+    question, everything = torch.arange(10).repeat_interleave(50), torch.ones(500, dtype=torch.bool)
+    for hits, value in ((~everything, 0.0), (everything, 1.0)):
+        found = share(hits, everything, question)
+        assert (found.value, found.low, found.high) == (value, None, None)
 
 
 def test_logits_beyond_the_vocabulary_are_left_out():

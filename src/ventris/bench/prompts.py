@@ -64,7 +64,8 @@ def _select(
 def _read(data: str, template: str | None) -> list[Question]:
     path = Path(data).expanduser()
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a text may hold U+2028 and other marks that end a line elsewhere.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"cannot read the prompts in {data}: {error}") from None
     questions = []

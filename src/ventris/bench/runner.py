@@ -22,6 +22,7 @@ from ventris.bench.race import Progress, Race, asker
 from ventris.bench.record import BatchRun, Entrant, ForwardCost, Report
 from ventris.bench.settings import BenchSettings
 from ventris.model import check_settings
+from ventris.models.cache_folder import ready_folder
 from ventris.options import read_generation_options
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def run_bench(
         check_settings(read_generation_options({**_parts(method), "temperature": settings.temperature}))
     if questions is None:
         questions = load_questions(settings.data, settings.categories, settings.per_category)
+    if settings.out is not None:
+        ready_folder(settings.out)
     with ready_threads(settings) as threads:
         if model is None:
             model = load_model(settings, progress=progress)

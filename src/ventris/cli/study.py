@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +55,7 @@ def study(
 
 def _print(report: StudyReport) -> None:
     from ventris.study.law import LawFound
-    from ventris.study.page import headline, percent, plain
+    from ventris.study.page import headline, percent
 
     out = console()
     for warning in report.warnings:
@@ -63,13 +64,17 @@ def _print(report: StudyReport) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("small model")
     table.add_column("method")
-    for heading in ("times smaller", "frequency", "first tenth", "after it"):
+    for heading in ("times smaller", "frequency", "first tenth", "after it", "passes"):
         table.add_column(heading, justify="right")
     for pair in report.pairs:
         found = pair.profile
-        shares = (percent(value) for value in (found.frequency, found.first_tenth, found.rest))
+        shares = (percent(value) for value in (found.frequency, found.first_tenth, found.rest, found.passes))
         table.add_row(Text(pair.small), pair.method, f"{pair.ratio:.3g}", *shares)
     out.print(table)
+    for pair in report.pairs:
+        if pair.method != "oracle":
+            said = f"likeness {pair.likeness:.1f} to the large model's own text, {pair.nats:.3f} nats a token"
+            out.print(Text(f"{pair.method} with {pair.small}: {said}"))
     for method, law in report.laws.items():
         if isinstance(law, LawFound):
             predicted = "" if law.left_out is None else f", {law.left_out:.2f} on ratios left out"
@@ -80,6 +85,12 @@ def _print(report: StudyReport) -> None:
         else:
             said = law
         out.print(Text(f"law, {method}: {said}"))
+    _print_routers(report, out)
+
+
+def _print_routers(report: StudyReport, out: Console) -> None:
+    from ventris.study.page import call_from, percent, plain
+
     if isinstance(report.routers, str):
         out.print(Text(f"routers: {report.routers}"))
         return
@@ -87,14 +98,15 @@ def _print(report: StudyReport) -> None:
         cut = next(cut for cut in router.cuts if cut.wanted == 0.9)
         out.print(
             Text(
-                f"router {router.name}: area {router.area:.3f}; made to catch 90 %, it catches "
+                f"router {router.name}: area {router.area.value:.3f}; made to catch 90 %, it catches "
                 f"{percent(cut.caught)} of the needed tokens by calling at {percent(cut.calls)}"
             )
         )
     for run in report.routed.runs if report.routed is not None else ():
+        where = "" if run.score is None else f" from {call_from(run.router, run.score)}"
         out.print(
             Text(
-                f"decoding with {run.router}: {plain(run.found.rate)} called, "
+                f"decoding with {run.router}{where}: {plain(run.found.rate)} called, "
                 f"{plain(run.found.closed)} of the gap closed; "
                 f"random calls ({plain(run.random.rate)}): {plain(run.random.closed)}"
             )

@@ -60,7 +60,7 @@ class Fuse:
         plausible: For ``contrast`` and ``interpolate``; 0 trusts all tokens.
 
     Raises:
-        BadInput: if a tuned model is missing or needless.
+        BadInput: if a tuned model is missing or needless, or a mixture has a weight above 1.
     """
 
     name = "fuse"
@@ -84,7 +84,7 @@ class Fuse:
         tuned: Target | None = None,
         plausible: float = PLAUSIBLE,
     ) -> None:
-        _check(rule, tuned is not None)
+        _check(rule, tuned is not None, weight)
         self.rule: Rule = rule
         self.models = [small] if tuned is None else [small, tuned]
         self.weight = WEIGHTS[rule] if weight is None else weight
@@ -93,7 +93,7 @@ class Fuse:
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> Fuse:
         """Load the models; without a target they are only checked for being there."""
-        _check(options.rule, options.tuned is not None)
+        _check(options.rule, options.tuned is not None, options.weight)
         if workshop.target is None or workshop.load_target is None:
             preview = cls.__new__(cls)
             preview.models = []
@@ -106,11 +106,13 @@ class Fuse:
         return _Fusing(self, request)
 
 
-def _check(rule: Rule, tuned: bool) -> None:
+def _check(rule: Rule, tuned: bool, weight: float | None) -> None:
     if rule == "proxy" and not tuned:
         raise BadInput("guide 'fuse' needs a tuned model for proxy; give tuned=MODEL")
     if rule != "proxy" and tuned:
         raise BadInput(f"guide 'fuse' has no use for a tuned model in {rule}; take rule=proxy")
+    if rule == "mixture" and weight is not None and not 0 <= weight <= 1:
+        raise BadInput(f"guide 'fuse' mixes by a share of 0 to 1, not {weight:g}; give weight=0.5")
 
 
 class _Fusing:

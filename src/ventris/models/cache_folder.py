@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ventris.engine.errors import BadInput
 
 Progress = Callable[[str, float | None], None]
 """Told what is being done and which share of it is done, 0 to 1; ``None`` where nobody can say."""
@@ -19,6 +22,21 @@ def cache_folder() -> Path:
     if shared := os.environ.get("XDG_CACHE_HOME"):
         return Path(shared).expanduser() / "ventris"
     return Path.home() / ".cache" / "ventris"
+
+
+def ready_folder(folder: str | Path) -> None:
+    """Make a folder for what takes long to compute, and see that files can be written there.
+
+    Raises:
+        BadInput: if it cannot be made or written to.
+    """
+    place = Path(folder).expanduser()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise BadInput(f"cannot write to the folder {folder}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ventris.engine.cache import KVCache, Storage
+from ventris.engine.cache import Storage
 from ventris.engine.errors import BadInput
-from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores
 from ventris.models.row_geometry import check_tokens, scratch_positions
 from ventris.models.torch_decoder import TorchDecoder
 from ventris.models.torch_stack import Slot
+from ventris.models.wrapped import WrappedTarget
 
 NODE_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 SMALLEST_LENGTH = 64
@@ -55,11 +55,12 @@ class Step:
     graph: Any = None
 
 
-class GraphedDecoder:
+class GraphedDecoder(WrappedTarget):
     """A :class:`~ventris.engine.target.Target` that replays a :class:`TorchDecoder`'s small steps.
 
     Steps it cannot make static (several requests, given embeddings, more than 64 nodes, a cache of
-    several spans or with dropped rows) run in the decoder as they are.
+    several spans or with dropped rows) run in the decoder as they are. Ask for caches of the final length, as
+    growth means a new capture.
 
     Args:
         decoder: The decoder, on a CUDA device if ``capture`` is set.
@@ -73,37 +74,13 @@ class GraphedDecoder:
     def __init__(self, decoder: TorchDecoder, capture: bool = True) -> None:
         if capture and not (torch.cuda.is_available() and decoder.device.type == "cuda"):
             raise BadInput("CUDA graphs need a decoder on a CUDA device; use the decoder itself elsewhere")
+        super().__init__(decoder)
         self.decoder = decoder
         self.capture = capture
-        self.vocab_size = decoder.vocab_size
-        self.hidden_size = decoder.hidden_size
-        self.num_layers = decoder.num_layers
-        self.context_length = decoder.context_length
-        self.device = decoder.device
         self.weight_bytes = decoder.weight_bytes
         self.storage: Storage | None = None
         self.steps: dict[tuple[int, int, tuple[int, ...]], Step] = {}
         self.pool: Any = torch.cuda.graph_pool_handle() if capture else None
-
-    def new_cache(
-        self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
-    ) -> KVCache:
-        """An empty cache for one sequence; ask for the final length, as growth means a new capture."""
-        return self.decoder.new_cache(capacity, ledger, owner)
-
-    def embed(self, batch: Sequence[Rows]) -> Tensor:
-        """Input rows of all nodes of the batch, ``[nodes, hidden]``."""
-        return self.decoder.embed(batch)
-
-    def run_layers(
-        self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Some layers only; runs in the decoder as it is."""
-        return self.decoder.run_layers(batch, hidden, first, last, taps)
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Final norm and vocabulary projection, ``[n, hidden] -> [n, vocab]``."""
-        return self.decoder.head(hidden)
 
     def release(self) -> None:
         """Forget all graphs, and the storage that they hold."""

@@ -211,7 +211,7 @@ class TorchStack:
     ) -> Tensor:
         """As :meth:`attend` over several parts of the rows; ``mask`` belongs to the last of them."""
         mixed = attend_parts(self._group(query), parts, self.query_scale, mask, self.config.attention_softcap)
-        return mixed.permute(2, 0, 1, 3).reshape(query.shape[0], -1)
+        return mixed.permute(2, 0, 1, 3).flatten(1)
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """Attention of ``query: [n, heads, head_dim]`` over ``keys, values: [kv_heads, rows, head_dim]``.

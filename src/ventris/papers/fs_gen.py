@@ -8,6 +8,7 @@ from typing import Any
 from ventris.papers.reproduction import Reproduction, Row
 from ventris.study.files import write_study
 from ventris.study.law import LawFound
+from ventris.study.profiles import DRAFTED
 from ventris.study.record import StudyReport
 from ventris.study.run import run_study
 from ventris.study.settings import read_settings
@@ -51,10 +52,16 @@ def _needed(report: StudyReport) -> list[Row]:
                     100 * profile.rest.value,
                 )
             )
+        if profile.passes.value is not None:
+            title = f"passes of the large model with {DRAFTED} tokens drafted by {name}"
+            rows.append(Row(title, 100 * profile.passes.value, "% of tokens", 100.0))
+        if pair.method != "oracle":
+            title = f"likeness of the text to the large model's own, with {name}"
+            rows.append(Row(title, pair.likeness, "ROUGE-L"))
         area = profile.areas["confidence"]
         if area is not None:
             title = f"area under the curve of the best probability, against a coin, for {name}"
-            rows.append(Row(title, area, "", 0.5))
+            rows.append(Row(title, area.value, "", 0.5))
     return rows
 
 
@@ -79,7 +86,7 @@ def _by_routers(report: StudyReport, notes: list[str]) -> list[Row]:
         notes.append(f"no routers: {report.routers}")
         return []
     rows = [
-        Row(f"area under the curve of the router {router.name}, against a coin", router.area, "", 0.5)
+        Row(f"area under the curve of the router {router.name}, against a coin", router.area.value, "", 0.5)
         for router in report.routers
     ]
     for run in report.routed.runs if report.routed is not None else ():

@@ -3,7 +3,8 @@
 Zhang et al. 2024 (FS-GEN, arXiv 2406.12295) fit frequency = -a R^-alpha + b over pairs of models, with R the
 ratio of their parameters and all three at least 0.05. Three parameters on a handful of points fit almost
 anything, so R² on the fitted points says little. Here it stands beside R² on points left out, beside a
-simpler law, and with intervals; and with fewer than :data:`FEWEST` ratios nothing is fitted.
+simpler law, and with intervals; and with fewer than :data:`FEWEST` ratios, or with too few answers to
+resample, nothing is fitted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ventris.study.shares import FEWEST as FEWEST_ANSWERS
 from ventris.study.shares import quantiles
 
 Array = NDArray[np.float64]
@@ -83,12 +85,14 @@ def find_law(ratios: Sequence[float], hits: Array, totals: Array, weights: Array
         weights: How often each answer counts in each resample, ``[draws, answers]``.
 
     Returns:
-        Why there is none, if there are too few ratios, or they all meet the same frequency.
+        Why there is none, if there are too few ratios or answers, or the pairs all have the same frequency.
     """
     x = np.asarray(ratios, dtype=np.float64)
     different = len(set(x.tolist()))
     if different < FEWEST:
         return f"a law of three parameters needs at least {FEWEST} ratios of size, and here are {different}"
+    if hits.shape[1] < FEWEST_ANSWERS:
+        return f"the intervals of a law need at least {FEWEST_ANSWERS} answers, and here are {hits.shape[1]}"
     y = hits.sum(1) / totals.sum(1)
     if np.ptp(y) < 1e-12:
         return "all pairs differ equally often, so there is nothing for a law to explain"

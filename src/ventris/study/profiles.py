@@ -12,12 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ventris.study.areas import Area, area
 from ventris.study.routers import SIGNALS
 from ventris.study.seen_tokens import SeenTokens
 from ventris.study.shares import Share, share
-from ventris.train.probe import area_under_curve
 
 BINS = 10
+
+DRAFTED = 5
+"""Tokens drafted ahead where passes are counted; as many as the paper's speculative decoding drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +46,22 @@ class Profile:
 
     Attributes:
         frequency: Share of tokens that the small model would not have written (collaboration frequency).
+        passes: Passes of the large model a token, were the small one to draft :data:`DRAFTED` tokens ahead in
+            exact speculative decoding of the same text.
         first_tenth, rest: The same for the first tenth of each answer and for what follows.
         positions: By place in the answer, t/T.
         confidences: By the small model's largest probability.
         areas: How well each signal of uncertainty tells mismatches from other tokens: area under the ROC
-            curve, 0.5 for a coin; ``None`` where one kind is missing.
+            curve; ``None`` where one kind is missing.
     """
 
     frequency: Share
+    passes: Share
     first_tenth: Share
     rest: Share
     positions: list[Bin]
     confidences: list[Bin]
-    areas: dict[str, float | None]
+    areas: dict[str, Area | None]
 
 
 def profile(seen: SeenTokens, seed: int = 0) -> Profile:
@@ -63,28 +69,44 @@ def profile(seen: SeenTokens, seed: int = 0) -> Profile:
     mismatch = seen.mismatch
     tenth = position_bin(seen)
     confidence = (seen.beliefs.top[:, 0] * BINS).long().clamp(0, BINS - 1)
-    both = bool(mismatch.any()) and not bool(mismatch.all())
+
+    everything = torch.ones_like(mismatch)
 
     def of(among: Tensor) -> Share:
         return share(mismatch, among, seen.question, seed)
 
     return Profile(
-        of(torch.ones_like(mismatch)),
+        of(everything),
+        share(begins_pass(seen, DRAFTED), everything, seen.question, seed),
         of(tenth == 0),
         of(tenth > 0),
         _bins(seen, tenth, seed),
         _bins(seen, confidence, seed),
-        {
-            # The curve is drawn for matches, which are sure; a signal is high where the model is unsure.
-            name: area_under_curve(-signal(seen.beliefs), ~mismatch) if both else None
-            for name, signal in SIGNALS.items()
-        },
+        {name: area(signal(seen.beliefs), mismatch, seen.question, seed) for name, signal in SIGNALS.items()},
     )
 
 
 def position_bin(seen: SeenTokens) -> Tensor:
     """The tenth of its answer that each token lies in, 0 to 9, int64 ``[n]``."""
     return seen.place * BINS // seen.length
+
+
+def begins_pass(seen: SeenTokens, drafted: int) -> Tensor:
+    """The tokens with which a pass of exact speculative decoding begins, bool ``[n]``.
+
+    A pass keeps drafts up to the first that is not the text's own token; that token, or the one behind the
+    last draft, is its last.
+
+    Args:
+        drafted: Tokens drafted ahead.
+    """
+    begins, left = [], 0
+    for place, differs in zip(seen.place.tolist(), seen.mismatch.tolist(), strict=True):
+        begins.append(place == 0 or left == 0)
+        if begins[-1]:
+            left = drafted + 1
+        left = 0 if differs else left - 1
+    return torch.tensor(begins, dtype=torch.bool)
 
 
 def _bins(seen: SeenTokens, bins: Tensor, seed: int) -> list[Bin]:

@@ -21,6 +21,8 @@ class Pair:
         kind: What it is made of.
         ratio: Parameters of the large model by its own.
         cut: Answers that reached the limit of tokens.
+        likeness: ROUGE-L of the answers to those of the large model alone, 0 to 100.
+        nats: Mean of -ln p of their tokens under the large model.
     """
 
     method: str
@@ -30,6 +32,8 @@ class Pair:
     ratio: float
     answers: int
     cut: int
+    likeness: float
+    nats: float
     profile: Profile
 
 

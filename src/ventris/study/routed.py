@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ventris.bench.likeness import likeness
 from ventris.draft.model import DraftModel
 from ventris.engine.parts import DraftJob
 from ventris.engine.request import Completion
@@ -23,6 +22,7 @@ from ventris.engine.sampling import Row
 from ventris.engine.target import Target
 from ventris.model import Model
 from ventris.policy.fixed import Fixed
+from ventris.study.quality import likenesses, mean_nats
 from ventris.study.routers import Signal, cut_for_rate, random_signal
 from ventris.study.seen_tokens import Answer, Beliefs, SeenTokens
 from ventris.study.shares import FEWEST, quantiles, resamples
@@ -96,12 +96,14 @@ class RoutedRun:
 
     Attributes:
         wanted: Share of tokens at which it should call, by the answers that its cut was chosen on.
+        score: That cut; ``None`` where none calls at so few of those tokens, or all were wanted.
         gain: 95 % interval of how much more of the gap it closes than random calls; a router is better than
             chance only where this lies above 0. ``None`` with too few answers.
     """
 
     router: str
     wanted: float
+    score: float | None
     found: Quality
     random: Quality
     gain: tuple[float, float] | None
@@ -167,17 +169,11 @@ class Decoding:
 
     def likenesses(self, written: Written) -> list[float]:
         """ROUGE-L of each answer to the large model's own."""
-        return [
-            likeness(tokens, reference.tokens)
-            for tokens, reference in zip(written.answers, self.references, strict=True)
-        ]
+        return likenesses(written.answers, self.references)
 
     def nats(self, answers: Sequence[Sequence[int]]) -> float:
         """Mean of -ln p over all tokens of the answers, under the large model."""
-        scores: list[float] = []
-        for tokens, reference in zip(answers, self.references, strict=True):
-            scores += self.model.score(list(reference.prompt), list(tokens))
-        return -sum(scores) / len(scores)
+        return mean_nats(self.model, answers, self.references)
 
 
 def decode_with_routers(
@@ -208,11 +204,12 @@ def decode_with_routers(
     for router, signal in signals.items():
         known = signal(fitting.beliefs)
         for rate in rates:
-            written = decoding.with_router(signal, cut_for_rate(known, rate))
+            cut = cut_for_rate(known, rate)
+            written = decoding.with_router(signal, cut)
             found, alike = quality(written)
             coin, by_chance = quality(decoding.with_router(random_signal(seed), 1 - written.rate))
             gain = share_of_gap(alike - by_chance, missing, seed)[1]
-            runs.append(RoutedRun(router, rate, found, coin, gain))
+            runs.append(RoutedRun(router, rate, cut if math.isfinite(cut) else None, found, coin, gain))
     return RoutedRuns(
         name,
         len(decoding.references),

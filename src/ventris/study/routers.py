@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ventris.study.areas import Area, area
 from ventris.study.seen_tokens import Beliefs, SeenTokens
 from ventris.study.shares import Share, share
-from ventris.train.probe import area_under_curve, fit_probe
+from ventris.train.probe import fit_probe
 
 Signal = Callable[[Beliefs], Tensor]
 """Beliefs before n tokens to scores ``[n]``; the higher, the rather is the large model asked."""
@@ -68,7 +69,7 @@ class RouterFound:
     """A router judged on answers held out.
 
     Attributes:
-        area: Area under its ROC curve; 0.5 for a coin.
+        area: Area under its ROC curve.
         curve: Shares of tokens called and of mismatches caught there, for the cuts that call at
             :data:`RATES` of the tokens of the other answers.
         cuts: For :data:`CAUGHT`.
@@ -77,7 +78,7 @@ class RouterFound:
     """
 
     name: str
-    area: float
+    area: Area
     curve: list[tuple[float, float]]
     cuts: list[Cut]
     expected: float | None
@@ -144,9 +145,10 @@ def judge_router(
                 share(called, everything, judging.question, seed),
             )
         )
-    area = area_under_curve(-scores, ~judging.mismatch)
+    found = area(scores, judging.mismatch, judging.question, seed)
+    assert found is not None  # both kinds are there, or there is nothing to judge
     expected = float(scores.mean()) if name == LEARNED else None
-    return RouterFound(name, area, curve, cuts, expected, float(judging.mismatch.float().mean()))
+    return RouterFound(name, found, curve, cuts, expected, float(judging.mismatch.float().mean()))
 
 
 def cut_for_rate(scores: Tensor, rate: float) -> float:

@@ -106,9 +106,11 @@ def see(small: Target, answers: Sequence[Answer]) -> SeenTokens:
     the small model sees the same prefixes whether it reads them at once or one by one.
 
     Raises:
-        BadInput: if an answer does not fit into the small model's context.
+        BadInput: if an answer does not fit into the small model's context, or there is no token at all.
     """
-    beliefs = Beliefs.joined([Beliefs.joined(list(_read(small, answer))) for answer in answers])
+    if not any(answer.tokens for answer in answers):
+        raise BadInput("there is no token in any answer; nothing can be compared")
+    beliefs = Beliefs.joined([part for answer in answers for part in _read(small, answer)])
     lengths = torch.tensor([len(answer.tokens) for answer in answers])
     written = torch.cat([torch.tensor(list(answer.tokens), dtype=torch.int64) for answer in answers])
     return SeenTokens(

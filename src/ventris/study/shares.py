@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +22,8 @@ class Share:
 
     Attributes:
         value: 0 to 1; ``None`` where there are no tokens.
-        low, high: Ends of the 95 % bootstrap interval over answers; ``None`` with too few answers for one.
+        low, high: Ends of the 95 % bootstrap interval over answers; ``None`` with too few answers for one,
+            and for a share of none or all, where every resample is the same and would feign certainty.
         tokens: How many it is a share of.
     """
 
@@ -44,6 +46,8 @@ def share(hits: Tensor, among: Tensor, question: Tensor, seed: int = 0) -> Share
         hits, among: bool ``[n]``.
         question: The answer of each token, int64 ``[n]``.
     """
+    # Answers of which there is no token at all, as those of another half, are not drawn.
+    question = torch.unique(question, return_inverse=True)[1]
     answers = int(question.max()) + 1 if len(question) else 0
     total = np.bincount(question[among].numpy(), minlength=answers).astype(np.float64)
     hit = np.bincount(question[among & hits].numpy(), minlength=answers).astype(np.float64)
@@ -51,7 +55,7 @@ def share(hits: Tensor, among: Tensor, question: Tensor, seed: int = 0) -> Share
     if not tokens:
         return Share(None, None, None, 0)
     value = float(hit.sum() / total.sum())
-    if np.count_nonzero(total) < FEWEST:
+    if np.count_nonzero(total) < FEWEST or value in (0.0, 1.0):
         return Share(value, None, None, tokens)
     weights = resamples(answers, seed)
     totals = weights @ total

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ventris.draft.decoder_beside import config_of
-from ventris.engine.cache import KVCache
 from ventris.engine.errors import BadInput
-from ventris.engine.ledger import MemoryLedger
 from ventris.engine.target import Rows, Scores, Target
 from ventris.model import Model
 from ventris.models.config import DecoderConfig
 from ventris.models.parameter_count import parameter_count
+from ventris.models.row_geometry import wanted_nodes
+from ventris.models.wrapped import WrappedTarget
 from ventris.parts import build_drafter
 
 if TYPE_CHECKING:
@@ -93,8 +93,10 @@ def _layers(name: str, most: int) -> int:
     return int(number)
 
 
-class FirstLayers:
+class FirstLayers(WrappedTarget):
     """A target's own first layers under its final norm and head: an early exit that nobody trained.
+
+    Its caches are those of the whole model, of which the rows of later layers stay empty.
 
     Args:
         whole: The target; one that can run some of its layers.
@@ -102,45 +104,17 @@ class FirstLayers:
     """
 
     def __init__(self, whole: Target, layers: int) -> None:
-        self.whole = whole
-        self.vocab_size = whole.vocab_size
-        self.hidden_size = whole.hidden_size
+        super().__init__(whole)
         self.num_layers = layers
-        self.context_length = whole.context_length
-        self.device = whole.device
-
-    def new_cache(
-        self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
-    ) -> KVCache:
-        """A cache of the whole model, of which the rows of later layers stay empty."""
-        return self.whole.new_cache(capacity, ledger, owner)
 
     def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
         """As :meth:`Target.forward`."""
         hidden, tapped = self.run_layers(batch, self.embed(batch), 0, self.num_layers, taps)
-        logits, first = [], 0
-        for rows in batch:
-            wanted = range(len(rows.tokens)) if rows.wanted is None else rows.wanted
-            logits.append(self.head(hidden[[first + node for node in wanted]]))
-            first += len(rows.tokens)
-        return Scores(logits, tapped)
-
-    def embed(self, batch: Sequence[Rows]) -> Tensor:
-        """As :meth:`Target.embed`."""
-        return self.whole.embed(batch)
-
-    def run_layers(
-        self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """As :meth:`Target.run_layers`."""
-        return self.whole.run_layers(batch, hidden, first, last, taps)
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """As :meth:`Target.head`."""
-        return self.whole.head(hidden)
+        nodes, counts = wanted_nodes(batch)
+        return Scores(list(torch.split(self.head(hidden[nodes]), counts)), tapped)
 
 
-class Listed:
+class Listed(WrappedTarget):
     """A target that scores some tokens, as one that scores all: the others are impossible.
 
     Args:
@@ -151,38 +125,18 @@ class Listed:
     """
 
     def __init__(self, decoder: Target, listed: Sequence[int], vocab_size: int) -> None:
-        self.decoder = decoder
+        super().__init__(decoder)
         self.listed = torch.tensor(listed, dtype=torch.int64, device=decoder.device)
         self.vocab_size = vocab_size
-        self.hidden_size = decoder.hidden_size
-        self.num_layers = decoder.num_layers
-        self.context_length = decoder.context_length
-        self.device = decoder.device
-
-    def new_cache(
-        self, capacity: int = 64, ledger: MemoryLedger | None = None, owner: str = "target"
-    ) -> KVCache:
-        """As :meth:`Target.new_cache`."""
-        return self.decoder.new_cache(capacity, ledger, owner)
 
     def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
         """As :meth:`Target.forward`; logits ``[wanted nodes, vocab]``."""
-        scores = self.decoder.forward(batch, taps)
+        scores = self.inner.forward(batch, taps)
         return Scores([self._whole(rows) for rows in scores.logits], scores.hidden)
-
-    def embed(self, batch: Sequence[Rows]) -> Tensor:
-        """As :meth:`Target.embed`."""
-        return self.decoder.embed(batch)
-
-    def run_layers(
-        self, batch: Sequence[Rows], hidden: Tensor, first: int, last: int, taps: Sequence[int] = ()
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """As :meth:`Target.run_layers`."""
-        return self.decoder.run_layers(batch, hidden, first, last, taps)
 
     def head(self, hidden: Tensor) -> Tensor:
         """As :meth:`Target.head`."""
-        return self._whole(self.decoder.head(hidden))
+        return self._whole(self.inner.head(hidden))
 
     def _whole(self, logits: Tensor) -> Tensor:
         whole = logits.new_full((len(logits), self.vocab_size), -torch.inf)

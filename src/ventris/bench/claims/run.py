@@ -34,7 +34,7 @@ from ventris.bench.race import Progress, Race, asker
 from ventris.bench.record import BatchRun, Environment, ForwardCost
 from ventris.bench.settings import BenchSettings
 from ventris.engine.errors import BadInput
-from ventris.models.cache_folder import written_whole
+from ventris.models.cache_folder import ready_folder, written_whole
 
 if TYPE_CHECKING:
     from ventris.model import Model
@@ -74,6 +74,8 @@ def measure_claims(settings: BenchSettings, progress: Progress | None = None) ->
         )
         if question.category in COPYING
     ]
+    if settings.out is not None:
+        ready_folder(settings.out)
     with ready_threads(settings) as threads:
         lineup = _line_up(settings, threads, progress)
         model = lineup.model

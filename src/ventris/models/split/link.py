@@ -65,7 +65,10 @@ class Link:
         with self._opening:
             if not self._open:
                 raise StageLost("the model has been closed; load it again")
-            self._questions.put((question, rows, answer))
+            # Taken now: what is told after this, as by a caller who was interrupted and gives its cache
+            # back, must not be carried out before this question.
+            commands = [self._commands.popleft() for _ in range(len(self._commands))]
+            self._questions.put(({"what": "pass", "commands": commands, **question}, rows, answer))
         return answer.result()
 
     def close(self, seconds: float) -> bool:
@@ -107,9 +110,8 @@ class Link:
             self._told_end = True
 
     def _exchange(self, question: dict[str, Any], rows: Tensor) -> Tensor:
-        commands = [self._commands.popleft() for _ in range(len(self._commands))]
         try:
-            self._wire.send({"what": "pass", "commands": commands, **question}, self._seconds, rows)
+            self._wire.send(question, self._seconds, rows)
             answer, back = self._wire.receive(self._seconds)
         except StageLost as error:
             raise StageLost(f"the second stage is lost: {self._fate() or error}") from None

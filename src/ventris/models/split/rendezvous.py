@@ -39,7 +39,7 @@ class Address:
             BadInput: if it is something else.
         """
         host, _, port = text.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        if not _a_name(host) or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
             raise BadInput(f"{text!r} is no address; write HOST:PORT, as in 10.0.0.1:29500")
         if host == "0.0.0.0":
             raise BadInput("0.0.0.0 is nobody's address; give the one by which the other machine reaches it")
@@ -160,6 +160,14 @@ class Meeting:
             return action()
         except RuntimeError as error:
             raise StageLost(f"the two stages cannot reach each other: {error}") from None
+
+
+def _a_name(host: str) -> bool:
+    """Whether a host can be looked up by this at all; one that cannot makes sockets raise a TypeError."""
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def _own_number(peer: Address) -> str:
