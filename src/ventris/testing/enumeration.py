@@ -35,7 +35,7 @@ class ScriptedRandomness:
         self._ranges: dict[tuple[int, ...], tuple[float, float]] = {}
 
     def at(self, seed: int, purpose: int, position: int, index: int = 0) -> ScriptedDraws:
-        """The draws from an address on, in place of :class:`~ventris.engine.randomness.PositionRandomness`."""
+        """The draws from an address on; see :class:`~ventris.engine.randomness.PositionRandomness`."""
         return ScriptedDraws(self, (seed, purpose, position), index)
 
     def part(self, address: tuple[int, ...], cuts: list[float]) -> float:
