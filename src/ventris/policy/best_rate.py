@@ -137,11 +137,10 @@ def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[flo
     }
 
 
-def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
-    """The trees cut down to chosen nodes (:func:`chosen_nodes`)."""
+def keep_nodes(trees: Sequence[TokenTree], kept: Sequence[Sequence[int]]) -> list[TokenTree]:
+    """The trees cut down to nodes of theirs, ascending, the root first."""
     return [
-        tree if len(nodes) == len(tree) else tree.keep(nodes)
-        for tree, nodes in zip(trees, chosen_nodes(trees, chosen), strict=True)
+        tree if len(nodes) == len(tree) else tree.keep(nodes) for tree, nodes in zip(trees, kept, strict=True)
     ]
 
 
