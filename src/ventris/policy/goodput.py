@@ -224,7 +224,7 @@ class Goodput:
             [known.trust.chance(confidence, confidence, PRIOR_WEIGHT) for confidence in tree.confidence]
             for known, tree in zip(learnt, trees, strict=True)
         ]
-        found = likeliest_nodes(trees, lambda place, node: chances[place][node])
+        found = likeliest_nodes(trees, chances)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         seconds = price_of_drafts(self._pass_seconds, load)(drawn + np.arange(len(found) + 1))
         count, _ = best_count([chance for chance, _, _ in found], load.running, seconds, MARGIN)

@@ -260,7 +260,7 @@ class SmartSpec:
             [self.chance(record, tree, node) for node in range(len(tree))]
             for record, tree in zip(records, trees, strict=True)
         ]
-        found = likeliest_nodes(trees, lambda place, node: chances[place][node])
+        found = likeliest_nodes(trees, chances)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         predicted = self._seconds(records, load)
 
