@@ -68,6 +68,20 @@ class AcceptsUpsideDown(Rejection):
         return walk.randomness(Purpose.RESIDUAL).categorical(p)
 
 
+class SharesANumberWithTheDraft(Rejection):
+    """Throws the coin for a draft with the number that the draft was drawn with."""
+
+    def _next(self, walk: Walk) -> int:
+        p = walk.probs()
+        for child in walk.draws():
+            token = walk.tree.tokens[child]
+            ratio = float(p[token]) / float(walk.draft_probs()[token])
+            if walk.randomness(Purpose.DRAFT).bernoulli(min(1.0, ratio)):
+                return token
+            p = residual(p, walk.draft_probs())
+        return walk.randomness(Purpose.RESIDUAL).categorical(p)
+
+
 class GivesEveryBranchAChance(PointMass):
     """Draws once for every child, as if siblings were independent chances."""
 
@@ -99,6 +113,7 @@ class HasAWrongCoin(Block):
         (RedrawsAfterRejection, 1, 2),
         (ForgetsTheResidualBetweenDraws, 2, 1),
         (AcceptsUpsideDown, 1, 2),
+        (SharesANumberWithTheDraft, 1, 2),
         (GivesEveryBranchAChance, 0, 2),
         (HasAWrongCoin, 1, 2),
     ],

@@ -46,5 +46,11 @@ def test_every_load_is_compared_with_the_best_fixed_length(given, clock: dict[st
 def test_nonsense_is_refused(given) -> None:
     with pytest.raises(BadInput, match="loads must be 0 or more"):
         reproduce_smartspec(loads=[-1], **given)
+    with pytest.raises(BadInput, match="must be finite"):
+        reproduce_smartspec(loads=[float("nan")], **given)
+    with pytest.raises(BadInput, match="level_seconds needs simulate"):
+        reproduce_smartspec(level_seconds=0.1, **given)
+    with pytest.raises(BadInput, match="between 1 and 64"):
+        reproduce_smartspec(**{**given, "lengths": [0]})
     with pytest.raises(BadInput, match="choose one"):
         reproduce_smartspec(simulate=True, replay=True, **given)

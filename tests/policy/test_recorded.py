@@ -78,6 +78,15 @@ def test_a_replay_keeps_what_the_model_kept(kind: str, length: int) -> None:
         assert mine.stats.accepted_by_depth == theirs.stats.accepted_by_depth
 
 
+def test_an_answer_that_fails_is_not_recorded() -> None:
+    class Failing(NGram):
+        def start(self, request):
+            raise ValueError("no start")
+
+    with pytest.raises(ValueError, match="no start"):
+        record(MODEL, PROMPTS[:1], [Failing()], 10)
+
+
 def test_a_call_takes_what_it_is_priced_at() -> None:
     time = VirtualTime()
     recordings = record(MODEL, PROMPTS[:1], [], 10)

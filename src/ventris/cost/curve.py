@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
+from ventris.engine.errors import BadInput
 from ventris.engine.target import Rows, Target
 
 SIZES = (1, 2, 3, 4, 6, 8, 9, 12, 16, 17, 24, 25, 32, 33, 48, 49, 64)
@@ -18,18 +21,34 @@ Kernels work on blocks of eight rows or of sixteen, so the cost may jump right b
 
 CONTEXT = 128
 
+SHORTEST = 1e-9
+"""Seconds of a pass at least; a coarse clock may show none."""
+
 
 @dataclass(frozen=True, slots=True)
 class CostCurve:
     """T(n): median seconds of one forward over n nodes.
 
     Attributes:
-        sizes: Ascending node counts.
-        seconds: Time at each of them, never falling.
+        sizes: Ascending node counts, two at least.
+        seconds: Time at each of them, above 0 and never falling.
+
+    Raises:
+        BadInput: if they are something else.
     """
 
     sizes: Sequence[int]
     seconds: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.sizes) < 2 or len(self.sizes) != len(self.seconds):
+            raise BadInput("a cost curve needs two node counts or more, and seconds for each of them")
+        if any(after <= before for before, after in pairwise(self.sizes)) or self.sizes[0] < 1:
+            raise BadInput("the node counts of a cost curve must be 1 or more and ascend")
+        # Written so that NaN is refused too.
+        good = all(0 < value < math.inf for value in self.seconds)
+        if not good or any(after < before for before, after in pairwise(self.seconds)):
+            raise BadInput("the seconds of a cost curve must be above 0, finite, and never fall")
 
     def __call__(self, nodes: int) -> float:
         """Seconds for ``nodes`` nodes: linear between the measured sizes and beyond the last."""
@@ -40,8 +59,9 @@ class CostCurve:
 
 
 def fitting_sizes(target: Target, sizes: Sequence[int], context: int) -> list[int]:
-    """The node counts that the target's context holds behind a prompt."""
-    return [size for size in sizes if size + context < target.context_length] or [1, 2]
+    """The node counts that the target's context holds behind a prompt; two at least."""
+    fitting = [size for size in sizes if size + context < target.context_length]
+    return fitting if len(fitting) > 1 else [1, 2]
 
 
 def measure(
@@ -56,9 +76,16 @@ def measure(
     Args:
         progress: Called with (rounds done, rounds).
         context: Tokens of the prompt; fewer where the target's context is too short for them.
+
+    Raises:
+        BadInput: if the target's context does not hold four tokens.
     """
     sizes = fitting_sizes(target, sizes, context)
     context = min(context, target.context_length - sizes[-1] - 1)
+    if context < 1:
+        raise BadInput(
+            f"a context of {target.context_length} tokens is too short to draft in; use no drafter"
+        )
     cache = target.new_cache(context + sizes[-1])
     token = min(17, target.vocab_size - 1)
     target.forward([Rows(cache, [token] * context, range(-1, context - 1), wanted=())])
@@ -77,5 +104,5 @@ def measure(
     seconds: list[float] = []
     for size in sizes:
         # A larger forward cannot be faster; where it seems so, that is noise.
-        seconds.append(max(median(times[size]), seconds[-1] if seconds else 0.0))
+        seconds.append(max(median(times[size]), seconds[-1] if seconds else SHORTEST))
     return CostCurve(tuple(sizes), tuple(seconds))

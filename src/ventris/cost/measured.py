@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ventris.cost.batch_latency import BatchLatency
 from ventris.cost.curve import CONTEXT, SIZES, CostCurve, fitting_sizes, measure
+from ventris.engine.errors import BadInput
 from ventris.engine.target import Target
 from ventris.models.cache_folder import cache_folder, written_whole
 
@@ -72,6 +73,9 @@ def measured_latency(target: Target, key: str | None, curve: CostCurve, again: b
 def _path(target: Target, key: str, context: int) -> Path:
     machine = f"{platform.node()}-{platform.machine()}"
     kind = "-".join(str(getattr(target, name, "")) for name in ("kernel", "dtype", "threads"))
+    if target.device.type != "cpu":
+        # One machine may have a model on its processor and on its GPU.
+        kind += f"-{target.device.type}"
     behind = "" if context == CONTEXT else f"-{context}"
     return cache_folder() / "curves" / f"{key}-{kind}-{machine}{behind}.json"
 
@@ -80,5 +84,5 @@ def _read(path: Path) -> CostCurve | None:
     try:
         stored = json.loads(path.read_text())
         return CostCurve(tuple(map(int, stored["sizes"])), tuple(map(float, stored["seconds"])))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, BadInput):
         return None

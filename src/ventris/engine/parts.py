@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ventris.engine.footprint import LONGEST_FIRST_BLOCK, SCRATCH_ROWS
 from ventris.engine.ledger import MemoryLedger
-from ventris.engine.randomness import PositionRandomness, Purpose
+from ventris.engine.randomness import PLACE, PositionRandomness, Purpose
 from ventris.engine.sampling import Sampling
 from ventris.engine.stream import Stream
 from ventris.engine.target import Target
@@ -79,7 +79,14 @@ class RequestView:
         return self.max_new_tokens - self.generated
 
     def randomness(self, purpose: Purpose, ahead: int = 0) -> PositionRandomness:
-        """The draws for the output token ``ahead`` places after the next one."""
+        """The draws for the output token ``ahead`` places after the next one.
+
+        Those of a draft belong to the step that drafts. A rule that judges a draft as a whole has looked at
+        all of it; were a place of it drafted anew with the same number, that draw would be known to be a bad
+        one, say, and the text would not have the target's law.
+        """
+        if purpose == Purpose.DRAFT:
+            return PositionRandomness(self.sampling.seed, purpose, self.generated, ahead * PLACE)
         return PositionRandomness(self.sampling.seed, purpose, self.generated + ahead)
 
 

@@ -3,6 +3,9 @@
 A request's draws are a function of ``(seed, purpose, position, index)`` and of nothing else: not of the
 batch, not of what was drafted, not of how many draws came before. That is what lets the coupled verifier
 give the same text with and without drafting.
+
+No number may serve two decisions of which the second is to be independent of the first. A place of the text
+is drafted for again in every step until it is reached, so a drafter's own draws go by the step, too.
 """
 
 from __future__ import annotations
@@ -70,16 +73,24 @@ def draw(probs: Tensor, point: float) -> int:
     return index
 
 
+PLACE = 1 << 32
+"""Indices that the draws for one place of a draft may take."""
+
+
 class PositionRandomness:
-    """The draws of one purpose at one position; each call takes the next index."""
+    """The draws of one purpose at one position; each call takes the next index.
+
+    Args:
+        index: The first one.
+    """
 
     __slots__ = ("_index", "_position", "_purpose", "_seed")
 
-    def __init__(self, seed: int, purpose: int, position: int) -> None:
+    def __init__(self, seed: int, purpose: int, position: int, index: int = 0) -> None:
         self._seed = seed
         self._purpose = purpose
         self._position = position
-        self._index = 0
+        self._index = index
 
     def uniform(self) -> float:
         """The next number in [0, 1)."""

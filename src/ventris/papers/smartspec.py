@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from statistics import mean
 from time import perf_counter
 from typing import Any
@@ -92,6 +93,12 @@ def reproduce_smartspec(
         raise BadInput(
             "loads must be 0 or more, and requests, max_batch, repeats and max_new_tokens 1 or more"
         )
+    if not all(1 <= length <= 64 for length in lengths):
+        raise BadInput("lengths must lie between 1 and 64; not drafting is among the settings in any case")
+    if level_seconds and not simulate:
+        raise BadInput("level_seconds needs simulate; elsewhere a drafter takes what it takes")
+    if not 0 <= level_seconds < inf or not all(isfinite(load) for load in loads):
+        raise BadInput("level_seconds and loads must be finite, and level_seconds 0 or more")
     if simulate and replay:
         raise BadInput("simulate and replay are two ways to let time go by a model; choose one")
     started = perf_counter()

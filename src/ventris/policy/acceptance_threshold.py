@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +14,20 @@ from ventris.policy.acceptance import Acceptance, judged
 FIRST_ACCEPTANCE = 0.7
 PRIOR_WEIGHT = 2.0
 FORGETTING = 0.95
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is remembered about one request.
+
+    Attributes:
+        silent: Steps since it was last drafted for.
+        drafted: The drafter proposed something in this step.
+    """
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(FORGETTING))
+    silent: int = 0
+    drafted: bool = False
 
 
 class AcceptanceThreshold:
@@ -44,19 +59,30 @@ class AcceptanceThreshold:
         return [self._plan_one(record) for record in records]
 
     def _plan_one(self, record: DraftRecord) -> Budget:
-        acceptance, silent = record.memory or (Acceptance(FORGETTING), 0)
-        enough = acceptance.rate(FIRST_ACCEPTANCE, PRIOR_WEIGHT) >= self.threshold
-        due = silent + 1 >= self.retry
-        record.memory = acceptance, 0 if enough or due else silent + 1
+        known = _knowledge(record)
+        known.drafted = False
+        enough = known.acceptance.rate(FIRST_ACCEPTANCE, PRIOR_WEIGHT) >= self.threshold
+        due = known.silent + 1 >= self.retry
+        known.silent = 0 if enough or due else known.silent + 1
         if enough:
             return Budget(self.length, self.length)
         return Budget(1, 1) if due else NO_DRAFT
 
     def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
+        for record, tree in zip(records, trees, strict=True):
+            _knowledge(record).drafted = len(tree) > 1
         return list(trees)
 
     def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
-        if len(tree) == 1 or record.memory is None:
-            return
-        acceptance, _ = record.memory
-        acceptance.observe(*judged(tree, path, record.request.tokens[-1] in record.request.end_ids))
+        known = _knowledge(record)
+        drafted, known.drafted = known.drafted, False
+        # Tokens that a guide forced tell nothing about the drafter.
+        if drafted:
+            known.acceptance.observe(*judged(tree, path, record.request.tokens[-1] in record.request.end_ids))
+
+
+def _knowledge(record: DraftRecord) -> _Known:
+    if record.memory is None:
+        record.memory = _Known()
+    known: _Known = record.memory
+    return known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -77,26 +78,28 @@ def best_count(
 
 
 def likeliest_nodes(
-    trees: Sequence[TokenTree], chance: Callable[[int, int], float]
+    trees: Sequence[TokenTree], chances: Sequence[Sequence[float]]
 ) -> list[tuple[float, int, int]]:
     """All drafted nodes with the chance that they are reached, likeliest first, parents before children.
 
     Args:
-        chance: Of a tree (by its place) and a node, that the node is kept once its parent is.
+        chances: For each tree and node, that the node is kept once its parent is.
 
     Returns:
         Chance, place of the tree, node. Trees that were drawn are left out: to drop a draw after looking
         at it would bias a rejection rule.
     """
     found: list[tuple[float, int, int]] = []
-    for place, tree in enumerate(trees):
+    for place, (tree, own) in enumerate(zip(trees, chances, strict=True)):
         if tree.draws:
             continue
-        reach = [1.0] * len(tree)
-        for node in range(1, len(tree)):
-            reach[node] = reach[tree.parents[node]] * min(chance(place, node), CERTAIN)
+        reach, parents = [1.0], tree.parents
+        for node in range(1, len(parents)):
+            chance = own[node]
+            reach.append(reach[parents[node]] * (chance if chance < CERTAIN else CERTAIN))
             found.append((reach[node], place, node))
-    found.sort(key=lambda item: -item[0])
+    # Stable in reverse too: among equals, parents stay before their children.
+    found.sort(key=itemgetter(0), reverse=True)
     return found
 
 
@@ -137,11 +140,10 @@ def unscored_chances(tree: TokenTree, kept: Sequence[int], chances: Sequence[flo
     }
 
 
-def keep_nodes(trees: Sequence[TokenTree], chosen: Sequence[tuple[float, int, int]]) -> list[TokenTree]:
-    """The trees cut down to chosen nodes (:func:`chosen_nodes`)."""
+def keep_nodes(trees: Sequence[TokenTree], kept: Sequence[Sequence[int]]) -> list[TokenTree]:
+    """The trees cut down to nodes of theirs, ascending, the root first."""
     return [
-        tree if len(nodes) == len(tree) else tree.keep(nodes)
-        for tree, nodes in zip(trees, chosen_nodes(trees, chosen), strict=True)
+        tree if len(nodes) == len(tree) else tree.keep(nodes) for tree, nodes in zip(trees, kept, strict=True)
     ]
 
 

@@ -2,22 +2,36 @@
 
 Expected tokens come from the drafter's confidence corrected by what was really accepted; seconds come from
 T(n). One decision is made for the whole batch, so a busy batch drafts less. Cheap drafters are asked for
-more than is worth scoring and trimmed afterwards; dear ones are told how far to draft beforehand.
+more than is worth scoring and trimmed afterwards; dear ones are told how far to draft beforehand, by what
+their calls took and by how often tokens of each depth were kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from ventris.cost.curve import CostCurve
 from ventris.engine.parts import NO_DRAFT, Budget, DraftRecord, Load
 from ventris.engine.tree import TokenTree
-from ventris.policy.best_rate import best_count, best_draft, keep_nodes, likeliest_nodes, price_of_drafts
+from ventris.policy.best_lengths import best_depths
+from ventris.policy.best_rate import (
+    Tabled,
+    best_count,
+    best_draft,
+    chosen_nodes,
+    keep_nodes,
+    likeliest_nodes,
+    price_of_drafts,
+    unscored_chances,
+)
+from ventris.policy.catching_up import tokens_behind
 from ventris.policy.confidence import Correction, judged_nodes
+from ventris.policy.running_fit import RunningFit
 
 if TYPE_CHECKING:
     from ventris.parts import Workshop
@@ -35,18 +49,77 @@ MARGIN = 0.01
 """Gain in rate below which drafting is not worth its noise."""
 
 FIRST_ACCEPTANCE = 0.6
-"""Acceptance assumed at a depth that was never judged."""
+"""Acceptance assumed before anything was judged."""
+
+DEPTH_WEIGHT = 2.0
+"""Judgements that the acceptance of one depth counts for in that of the next."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """What was learnt from one request."""
+    """What was learnt from one request.
+
+    Attributes:
+        kept_at, judged_at: By depth, tokens that were kept and judged.
+        silent: Steps since a draft of it was last scored.
+        trying: This step's draft is a trial: one token is scored whether it seems to pay or not.
+        drafted: The drafter was asked in this step.
+        unscored: For nodes of this step's tree below which nothing was scored, the chance that one of the
+            drafts there would have been kept.
+        seen: Length of its text when it was last drafted for.
+    """
 
     trust: Correction = field(default_factory=lambda: Correction(FORGETTING))
     kept_at: list[float] = field(default_factory=list)
     judged_at: list[float] = field(default_factory=list)
-    drafted_depth: float = 4.0
     silent: int = 0
+    trying: bool = False
+    drafted: bool = False
+    unscored: dict[int, float] = field(default_factory=dict)
+    seen: int = 0
+
+    def reach(self, depth: int) -> list[float]:
+        """For each depth from 1 on, the chance that a token there and all before it are kept.
+
+        A depth that was seldom judged is thought to be like the one before it.
+        """
+        reached, acceptance, found = 1.0, FIRST_ACCEPTANCE, []
+        for level in range(depth):
+            if level < len(self.kept_at):
+                kept, judged = self.kept_at[level], self.judged_at[level]
+                acceptance = (kept + DEPTH_WEIGHT * acceptance) / (judged + DEPTH_WEIGHT)
+            reached *= acceptance
+            found.append(reached)
+        return found
+
+    def judge(self, level: int, kept: float) -> None:
+        """Count a judgement of a depth."""
+        while len(self.kept_at) <= level:
+            self.kept_at.append(0.0)
+            self.judged_at.append(0.0)
+        self.kept_at[level] = FORGETTING * self.kept_at[level] + kept
+        self.judged_at[level] = FORGETTING * self.judged_at[level] + 1.0
+
+
+@dataclass(slots=True)
+class _Calls:
+    """What is known of a drafter's calls.
+
+    Attributes:
+        depth: Running mean of the levels that it drafted.
+        behind: Tokens that it has to catch up on in this step.
+        fit: Times T(1): a call itself, each level, each token that it had to catch up on. That a prompt is
+            read in the first call says nothing about the next one.
+    """
+
+    depth: float
+    behind: int = 0
+    fit: RunningFit = field(default_factory=lambda: RunningFit((0.0,) * 3, (0.3, 0.1, 0.3)))
+
+    def learn(self, depth: int, took: float) -> None:
+        """Count a call that took so many times T(1)."""
+        self.depth += 0.1 * (depth - self.depth)
+        self.fit.observe((1.0, depth, self.behind), took)
 
 
 class Goodput:
@@ -78,6 +151,11 @@ class Goodput:
         self.curve = curve
         self.retry = retry
         self.budget = Budget(nodes, depth)
+        self._unit = curve(1)
+        self._pass_seconds = Tabled(curve)
+        self._calls: dict[str, _Calls] = {}
+        self._behind: dict[str, int] = {}
+        self._seen: object = None
 
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> Goodput:
@@ -86,73 +164,104 @@ class Goodput:
         return cls(curve, **options.model_dump())
 
     def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
-        return [self._plan_one(record, load) for record in records]
+        self._learn(load)
+        for record in records:
+            _knowledge(record).trying = False
+        budgets = []
+        lengths = [self.budget.depth] * len(records)
+        for drafter in dict.fromkeys(record.drafter for record in records):
+            places = [place for place, record in enumerate(records) if record.drafter == drafter]
+            calls = self._calls.get(drafter)
+            once, level = calls.fit.coefficients()[:2] if calls else (0.0, 0.0)
+            if calls and once + level * calls.depth >= DEAR:
+                own = [_knowledge(records[place]) for place in places]
+                for place, length in zip(places, self._lengths(own, load, once, level), strict=True):
+                    lengths[place] = length
+            self._behind[drafter] = 0
+        for record, length in zip(records, lengths, strict=True):
+            budgets.append(Budget(self.budget.nodes, length) if length else NO_DRAFT)
+            if length:
+                known, text = _knowledge(record), len(record.request.tokens)
+                self._behind[record.drafter] += tokens_behind(text, known.seen, length)
+                known.seen = text
+        return budgets
 
-    def _plan_one(self, record: DraftRecord, load: Load) -> Budget:
-        known = _knowledge(record)
-        call = load.draft_seconds.get(record.drafter)
-        if call is None or call < DEAR * self.curve(1):
-            return self.budget
-        # A dear drafter: its time counts, and it grows with the depth it drafts to.
-        each = call / max(known.drafted_depth, 1.0)
-        price = price_of_drafts(self.curve, load)
-        best, depth, expected, reach = max(load.running, 1) / price(0), 0, 1.0, 1.0
-        for level in range(self.budget.depth):
-            reach *= _acceptance(known, level)
-            expected += reach
-            seconds = price(level + 1) / max(load.running, 1) + each * (level + 1)
-            if expected / seconds > best * (1 + MARGIN):
-                best, depth = expected / seconds, level + 1
-        if depth == 0:
+    def _learn(self, load: Load) -> None:
+        """Look at what the drafters' calls of the last step took."""
+        last = load.last
+        if last is None or last is self._seen:
+            return
+        self._seen = last
+        for drafter, call in last.drafts.items():
+            if drafter not in self._calls:
+                # The first call warms up.
+                self._calls[drafter] = _Calls(call.depth)
+                continue
+            calls = self._calls[drafter]
+            calls.behind = self._behind.get(drafter, 0)
+            calls.learn(call.depth, call.seconds / self._unit)
+
+    def _lengths(self, learnt: Sequence[_Known], load: Load, once: float, level: float) -> list[int]:
+        """How far a dear drafter drafts: its time counts, and grows with the depth that it drafts to."""
+        reach = np.array([known.reach(self.budget.depth) for known in learnt])
+        price = price_of_drafts(self._pass_seconds, load)
+
+        def drafting(depth: Any, drafts: Any) -> Any:
+            return self._unit * (once + level * depth)
+
+        lengths = best_depths(reach, load.running, price, drafting, MARGIN)
+        for place, known in enumerate(learnt):
+            if lengths[place]:
+                continue
             known.silent += 1
-            if known.silent < self.retry:
-                return NO_DRAFT
-            depth = 1
-        known.silent = 0
-        return Budget(self.budget.nodes, depth)
+            if known.silent >= self.retry:
+                known.silent, known.trying, lengths[place] = 0, True, 1
+        return lengths
 
     def trim(self, records: Sequence[DraftRecord], trees: Sequence[TokenTree], load: Load) -> list[TokenTree]:
         learnt = [_knowledge(record) for record in records]
-
-        def chance(place: int, node: int) -> float:
-            confidence = trees[place].confidence[node]
-            return learnt[place].trust.chance(confidence, confidence, PRIOR_WEIGHT)
-
-        found = likeliest_nodes(trees, chance)
-        price = price_of_drafts(self.curve, load)
+        chances = [
+            [known.trust.chance(confidence, confidence, PRIOR_WEIGHT) for confidence in tree.confidence]
+            for known, tree in zip(learnt, trees, strict=True)
+        ]
+        found = likeliest_nodes(trees, chances)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
-        seconds = [price(drawn + drafts) for drafts in range(len(found) + 1)]
+        seconds = price_of_drafts(self._pass_seconds, load)(drawn + np.arange(len(found) + 1))
         count, _ = best_count([chance for chance, _, _ in found], load.running, seconds, MARGIN)
-        kept = keep_nodes(trees, found[:count])
-        return [self._probed(*entry) for entry in zip(learnt, trees, kept, strict=True)]
+        kept = chosen_nodes(trees, found[:count])
+        for place, (known, tree) in enumerate(zip(learnt, trees, strict=True)):
+            kept[place] = self._probed(known, tree, kept[place])
+            known.drafted = True
+            known.unscored = unscored_chances(tree, kept[place], chances[place])
+        return keep_nodes(trees, kept)
 
-    def _probed(self, known: _Known, tree: TokenTree, kept: TokenTree) -> TokenTree:
+    def _probed(self, known: _Known, tree: TokenTree, kept: list[int]) -> list[int]:
         """What is kept of a tree, or the best single draft once nothing was kept for long enough."""
         if tree.draws or len(tree) == 1:
-            return tree
+            return kept
         known.silent = 0 if len(kept) > 1 else known.silent + 1
-        if known.silent < self.retry:
+        if len(kept) > 1 or not (known.trying or known.silent >= self.retry):
             return kept
         known.silent = 0
-        return tree.keep([0, best_draft(tree)])
+        return [0, best_draft(tree)]
 
     def observe(self, record: DraftRecord, tree: TokenTree, path: Sequence[int], seconds: float) -> None:
-        if len(tree) == 1:
-            return
         known = _knowledge(record)
+        drafted, known.drafted = known.drafted, False
+        if not drafted:
+            # A bare root, or tokens that a guide forced; neither tells anything about the drafter.
+            return
         depth = tree.depths()
-        known.drafted_depth += 0.2 * (max(depth) - known.drafted_depth)
         judged_levels: dict[int, bool] = {}
         for node, kept in judged_nodes(tree, path):
             known.trust.observe(tree.confidence[node], kept)
             level = depth[node] - 1
             judged_levels[level] = judged_levels.get(level, False) or kept
         for level, kept in judged_levels.items():
-            while len(known.kept_at) <= level:
-                known.kept_at.append(0.0)
-                known.judged_at.append(0.0)
-            known.kept_at[level] = FORGETTING * known.kept_at[level] + kept
-            known.judged_at[level] = FORGETTING * known.judged_at[level] + 1.0
+            known.judge(level, kept)
+        if path[-1] in known.unscored:
+            # Drafts were paid for that were not scored; the likely ones alone would say too much.
+            known.judge(len(path) - 1, known.unscored[path[-1]])
 
 
 def _knowledge(record: DraftRecord) -> _Known:
@@ -160,9 +269,3 @@ def _knowledge(record: DraftRecord) -> _Known:
         record.memory = _Known()
     known: _Known = record.memory
     return known
-
-
-def _acceptance(known: _Known, level: int) -> float:
-    if level >= len(known.kept_at):
-        return _acceptance(known, level - 1) if level else FIRST_ACCEPTANCE
-    return (known.kept_at[level] + 2 * FIRST_ACCEPTANCE) / (known.judged_at[level] + 2)

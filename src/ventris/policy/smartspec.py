@@ -39,10 +39,12 @@ from ventris.policy.best_rate import (
     best_count,
     best_draft,
     chosen_nodes,
+    keep_nodes,
     likeliest_nodes,
     price_of_drafts,
     unscored_chances,
 )
+from ventris.policy.catching_up import tokens_behind
 from ventris.policy.confidence import Correction, judged_nodes
 from ventris.policy.running_fit import RunningFit
 
@@ -258,7 +260,7 @@ class SmartSpec:
             [self.chance(record, tree, node) for node in range(len(tree))]
             for record, tree in zip(records, trees, strict=True)
         ]
-        found = likeliest_nodes(trees, lambda place, node: chances[place][node])
+        found = likeliest_nodes(trees, chances)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
         predicted = self._seconds(records, load)
 
@@ -288,10 +290,7 @@ class SmartSpec:
                 kept[place] = [0, best_draft(tree)]
             known.drafted = len(tree) - 1
             known.unscored = unscored_chances(tree, kept[place], chances[place])
-        return [
-            tree if len(nodes) == len(tree) else tree.keep(nodes)
-            for tree, nodes in zip(trees, kept, strict=True)
-        ]
+        return keep_nodes(trees, kept)
 
     # What is known.
 
@@ -385,7 +384,6 @@ def _catch_up(records: Sequence[DraftRecord], lengths: Sequence[int]) -> int:
     for record, length in zip(records, lengths, strict=True):
         if length:
             known = _known(record)
-            # After a step with a draft, its own tokens are read already, but for the last one or two.
-            behind += max(len(record.request.tokens) - known.seen - length - 1, 0)
+            behind += tokens_behind(len(record.request.tokens), known.seen, length)
             known.seen = len(record.request.tokens)
     return behind

@@ -21,6 +21,9 @@ DRAFTERS = frozenset({"ngram"})
 
 GUIDES = frozenset({"json-schema", "json", "regex", "grammar", "choice", "format", "words"})
 
+POLICIES = ("fixed", "goodput")
+"""Policies that plan for each request by itself."""
+
 MOST_NODES = 32
 """Drafted tokens a step and request; a tree of one client makes the step longer for all."""
 
@@ -36,10 +39,19 @@ class Offered:
         model: The model they are for.
         drafts: Drafters that the operator offers besides the safe ones, as they must be written.
         compile_seconds: Limit on compiling one guide.
+        policies: Policies that the operator runs, as they must be written. One that plans for all requests
+            together is the operator's to choose: a second one beside it would know half of them.
     """
 
-    def __init__(self, model: Model, drafts: Sequence[str] = (), compile_seconds: float = 2.0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        drafts: Sequence[str] = (),
+        compile_seconds: float = 2.0,
+        policies: Sequence[str] = (),
+    ) -> None:
         self.drafts = tuple(dict.fromkeys(drafts))
+        self.policies = tuple(dict.fromkeys(policies))
         self.limits = Limits(
             text_bytes=LARGEST_SCHEMA,
             depth=DEEPEST_SCHEMA,
@@ -74,12 +86,15 @@ class Offered:
         """A policy.
 
         Raises:
-            BadInput: if there is none of this name, or it may draft too much.
+            BadInput: if it is not offered, or may draft too much.
         """
-        parts = parse(spec)
-        for part in parts:
-            if part.name not in ("goodput", "fixed"):
-                raise BadInput(f"this server does not offer the policy {part.name!r}; use goodput or fixed")
+        if spec in self.policies:
+            # The model keeps it, so that all requests share one.
+            return spec
+        for part in parse(spec):
+            if part.name not in POLICIES:
+                known = ", ".join(self._policies())
+                raise BadInput(f"this server does not offer the policy {spec!r}; it offers: {known}")
             _check_nodes(part, "policy", "nodes")
         return self._made("policy", spec, lambda: build_one("policy", spec, self._model.workshop))
 
@@ -132,7 +147,7 @@ class Offered:
         return {
             "drafts": self._drafts(),
             "verifiers": sorted(available("verifier")),
-            "policies": ["fixed", "goodput"],
+            "policies": self._policies(),
             "guides": sorted(GUIDES),
         }
 
@@ -156,6 +171,9 @@ class Offered:
 
     def _drafts(self) -> list[str]:
         return list(dict.fromkeys(["none", *sorted(DRAFTERS), *self.drafts]))
+
+    def _policies(self) -> list[str]:
+        return list(dict.fromkeys([*POLICIES, *self.policies]))
 
 
 def _check_nodes(spec: PartSpec, kind: str, option: str) -> None:

@@ -66,7 +66,9 @@ class Service:
         self.defaults = dict(defaults or {})
         own = self.defaults.get("draft")
         drafts = [*([own] if isinstance(own, str) and own else []), *settings.offered_drafts]
-        self.offered = Offered(model, drafts, settings.compile_seconds)
+        policy = self.defaults.get("policy")
+        policies = [policy] if isinstance(policy, str) and policy else []
+        self.offered = Offered(model, drafts, settings.compile_seconds, policies)
         self.translator = Translator(model, settings, self.offered, self.defaults)
         self.scheduler = Scheduler(self._engine, settings.max_queue, settings.max_streams)
         self.metrics = Metrics(self.scheduler.snapshot)

@@ -7,6 +7,7 @@ all is well. They run on :class:`~ventris.testing.toy.ToyTarget`, so they take a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 from ventris.draft.model import DraftModel
@@ -14,7 +15,16 @@ from ventris.draft.ngram import NGram
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
 from ventris.engine.ledger import MemoryLedger
-from ventris.engine.parts import Drafter, Guide, Policy, RequestView
+from ventris.engine.parts import (
+    NO_DRAFT,
+    Budget,
+    Drafter,
+    DraftRecord,
+    Guide,
+    Load,
+    Policy,
+    RequestView,
+)
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.target import Target
@@ -76,7 +86,10 @@ def run(
 
 
 def check_drafter(drafter: Drafter, target: Target | None = None) -> None:
-    """Check a drafter: attributes, trees, budgets, exactness alone and in a batch, and joint law if it draws.
+    """Check a drafter: attributes, trees, exactness alone, in a batch, and under budgets that change.
+
+    Of a drafter that draws it is checked that it says so; :func:`~ventris.testing.laws.text_law` shows
+    whether it draws from what it says.
 
     Args:
         drafter: The part.
@@ -96,6 +109,8 @@ def check_drafter(drafter: Drafter, target: Target | None = None) -> None:
             drafted = [c.tokens for c in run(target, Greedy(), watched, prompts=prompts, end_ids=ends)]
             if plain != drafted:
                 raise ContractBroken("greedy output with the drafter differs from output without it")
+    if run(target, Greedy(), watched, policy=_Changing())[0].tokens != run(target, Greedy())[0].tokens:
+        raise ContractBroken("greedy output differs where the budget changes from step to step")
     seeded: dict[str, Any] = {"temperature": 1.0, "seed": 11}
     if (
         run(target, Coupled(), None, **seeded)[0].tokens
@@ -107,6 +122,17 @@ def check_drafter(drafter: Drafter, target: Target | None = None) -> None:
         run(target, Rejection(), watched, **seeded)
         if not watched.draws_seen:
             raise ContractBroken("draws is true, but no tree recorded draft_probs at temperature 1")
+
+
+class _Changing(Fixed):
+    """Little, nothing, one token, much, and so on: whoever is not asked in a step must not lose his place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._budgets = cycle((Budget(3, 2), NO_DRAFT, Budget(1, 1), self.budget, NO_DRAFT, Budget(2, 8)))
+
+    def plan(self, records: Sequence[DraftRecord], load: Load) -> list[Budget]:
+        return [next(self._budgets) for _ in records]
 
 
 class _Watched:
@@ -131,6 +157,8 @@ class _Watched:
                 tree.validate(self.vocab_size)
             except ValueError as error:
                 raise ContractBroken(f"propose returned a malformed tree: {error}") from error
+            if not all(0.0 <= confidence <= 1.0 for confidence in tree.confidence):
+                raise ContractBroken("a tree's confidence lies outside [0, 1]")
             if tree.tokens[0] != job.root:
                 raise ContractBroken("node 0 of a proposed tree must be the job's root token")
             depth = max(tree.depths())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
+from unittest import mock
 
 from ventris.engine.batch import Engine
 from ventris.engine.errors import VentrisError
-from ventris.engine.parts import Drafter, RequestView
+from ventris.engine.parts import Drafter
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling, distribution
 from ventris.engine.verifier import Verifier
@@ -31,6 +33,8 @@ def text_law(
 ) -> Law:
     """The law of the first tokens after a prompt, drawn at temperature 1.
 
+    The engine's own addresses of random numbers hold: two draws that look at one number are not independent.
+
     Raises:
         VentrisError: with the message of a request that failed.
     """
@@ -42,13 +46,9 @@ def text_law(
                 list(prompt), make_verifier(), Fixed(), tokens, DRAWING, make_drafter(), share_prefix=False
             )
         )
-        original = RequestView.randomness
-        RequestView.randomness = lambda self, purpose, ahead=0: random  # type: ignore[method-assign,assignment,return-value]
-        try:
+        with mock.patch("ventris.engine.parts.PositionRandomness", random.at):
             for _ in engine.run():
                 pass
-        finally:
-            RequestView.randomness = original  # type: ignore[method-assign]
         if completion.error is not None:
             raise VentrisError(completion.error)
         return tuple(completion.tokens)
@@ -66,8 +66,15 @@ def target_probability(target: ToyTarget, text: Sequence[int], prompt: Sequence[
 
 
 def largest_error(law: Law, target: ToyTarget, prompt: Sequence[int] = PROMPT) -> float:
-    """How far the probability of a text in ``law``, or the sum of all, is from what it should be, at most."""
-    errors = [abs(target_probability(target, text, prompt) - chance) for text, chance in law.items()]
+    """How far the probability of any text, or the sum of all, is from what it should be, at most.
+
+    Texts that ``law`` leaves out count too.
+
+    Args:
+        law: Of texts of one length.
+    """
+    texts = product(range(target.vocab_size), repeat=len(next(iter(law))))
+    errors = [abs(target_probability(target, text, prompt) - law.get(text, 0.0)) for text in texts]
     return max(abs(sum(law.values()) - 1.0), *errors)
 
 

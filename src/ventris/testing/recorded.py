@@ -232,7 +232,7 @@ def record(
     """Answer each prompt greedily to its full length, with each drafter listened to in turn.
 
     Raises:
-        BadInput: as ``Model.generate`` does.
+        As ``Model.generate`` does; half an answer would not be told from a whole one later.
     """
     recordings = [Recording(list(prompt), []) for prompt in prompts]
     asked: Sequence[Drafter | None] = drafters or (None,)
@@ -256,6 +256,8 @@ def record(
         list(engine.run())
         engine.close()
         for each, completion in zip(recordings, completions, strict=True):
+            if completion.exception is not None:
+                raise completion.exception
             each.output = completion.tokens
             if drafter is not None:
                 each.trees[drafter.name] = heard.get(tuple(each.prompt), {})

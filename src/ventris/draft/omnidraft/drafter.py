@@ -33,7 +33,7 @@ from ventris.draft.omnidraft.translator import Translator, Word
 from ventris.engine.errors import BadInput
 from ventris.engine.footprint import LOGIT_BYTES
 from ventris.engine.parts import Commit, DraftJob, RequestView
-from ventris.engine.randomness import Purpose, Randomness
+from ventris.engine.randomness import Purpose
 from ventris.engine.sampling import COLDEST, Row, distribution
 from ventris.engine.stream import EMBEDDED, Stream, forward
 from ventris.engine.target import Target
@@ -193,7 +193,7 @@ class OmniDraft:
         if growth.drawing:
             law = distribution(row, growth.job.request.sampling)
             growth.laws.append(law)
-            id = self._random(growth).categorical(law)
+            id = growth.job.request.randomness(Purpose.DRAFT, len(draft.ids)).categorical(law)
             share = float(law[id])
         else:
             ((id, log_share),) = most_probable(row, 1)
@@ -204,12 +204,6 @@ class OmniDraft:
         draft.words = self.translator.translate(draft.ids)
         # Once the draft is as long as it may be, nothing more need be read.
         growth.going = len(draft.ids) < self.depth and self._is_open(growth)
-
-    def _random(self, growth: _Growth) -> Randomness:
-        """Draws that are numbered by themselves: by output position one could come twice, and be known."""
-        session, request = growth.session, growth.job.request
-        session.drawn += 1
-        return request.randomness(Purpose.DRAFT, session.drawn - request.generated)
 
     def _is_open(self, growth: _Growth) -> bool:
         """Whether more could be proposed."""

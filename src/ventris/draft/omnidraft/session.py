@@ -47,7 +47,6 @@ class Session:
         stream: The draft model's; ``None`` where the request cannot be read (embeddings in the prompt).
         ids: Prompt and output so far.
         draft: What was drafted last.
-        drawn: Draft tokens drawn so far, which numbers their random draws.
         rounds: Verifications since the last passage.
         booked: Bytes of ``logits`` in the ledger.
     """
@@ -56,7 +55,6 @@ class Session:
     stream: Stream | None
     ids: list[int]
     draft: Draft = field(default_factory=Draft)
-    drawn: int = 0
     rounds: int = 0
     booked: int = 0
     lessons: list[Lesson] = field(default_factory=list)

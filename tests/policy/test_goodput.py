@@ -1,0 +1,122 @@
+"""Goodput with drafters that take time: how far they draft, alone and in a batch, and what teaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ventris.cost import CostCurve
+from ventris.engine.batch import Engine
+from ventris.engine.parts import DraftJob, RequestView
+from ventris.engine.request import Completion, Request
+from ventris.engine.sampling import Sampling
+from ventris.engine.tree import TokenTree
+from ventris.policy import AcceptanceThreshold, Fixed, Goodput
+from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
+from ventris.verify import Synthetic
+
+FLAT = CostCurve((1, 8, 64), (0.0090, 0.0100, 0.0180))
+"""Like 16-bit weights on a CPU: eight rows cost little more than one."""
+
+
+class Reading(SimulatedDrafter):
+    """Has to read each request's prompt in its first call, as a drafter with a cache of its own does."""
+
+    def __init__(self, time: VirtualTime, level_seconds: float, token_seconds: float) -> None:
+        super().__init__(time, level_seconds)
+        self.token_seconds = token_seconds
+
+    def start(self, request: RequestView) -> list[int]:
+        return list(request.prompt)
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        for job in jobs:
+            self.time.now += self.token_seconds * len(job.state)
+            job.state.clear()
+        return super().propose(jobs)
+
+
+class Simulation:
+    """An engine on a virtual clock whose passes take what ``FLAT`` says."""
+
+    def __init__(self, policy: object, level_seconds: float, token_seconds: float = 0.0) -> None:
+        self.time = VirtualTime()
+        self.policy = policy
+        self.drafter = Reading(self.time, level_seconds, token_seconds)
+        target = SimulatedTarget(self.time, lambda nodes, context: FLAT(nodes))
+        self.engine = Engine(target, 8, clock=self.time)
+
+    def add(self, verifier: Synthetic, tokens: int, seed: int = 0) -> Completion:
+        return self.engine.add(
+            Request(
+                [1] * 120,
+                verifier,
+                self.policy,
+                max_new_tokens=tokens,
+                drafter=self.drafter,
+                sampling=Sampling(seed=seed),
+                share_prefix=False,
+            )
+        )
+
+
+def seconds(policy: object, chance: float, batch: int, level: float, token: float = 0.0) -> float:
+    """Seconds of a batch of requests of 300 tokens."""
+    simulation = Simulation(policy, level, token)
+    for seed in range(batch):
+        simulation.add(Synthetic(chance), 300, seed)
+    list(simulation.engine.run())
+    return simulation.time.now
+
+
+@pytest.mark.parametrize(
+    ("chance", "batch", "level"),
+    [(0.52, 1, 0.0008), (0.8, 1, 0.0008), (0.8, 8, 0.0020), (0.9, 4, 0.0015), (0.3, 8, 0.0040)],
+)
+def test_a_dear_drafter_drafts_about_as_far_as_pays(chance: float, batch: int, level: float) -> None:
+    """A batch shares its calls; each costs by the depth, not by the drafted tokens."""
+    fixed = [seconds(Fixed(k, k), chance, batch, level, 0.00002) for k in (0, 1, 2, 3, 5, 8)]
+    assert seconds(Goodput(FLAT), chance, batch, level, 0.00002) < 1.1 * min(fixed)
+
+
+def test_reading_the_prompt_does_not_make_a_drafter_seem_dear() -> None:
+    """The first call takes as long as a hundred later ones."""
+    drafted = []
+    for token_seconds in (0.0, 0.001):
+        simulation = Simulation(Goodput(FLAT), 0.0012, token_seconds)
+        completion = simulation.add(Synthetic(0.6), 100)
+        list(simulation.engine.run())
+        drafted.append(completion.stats.drafted / completion.stats.steps)
+    assert drafted[0] > 1
+    assert drafted[1] > 0.8 * drafted[0]
+
+
+def test_a_dear_drafter_is_tried_again_and_the_trial_is_scored() -> None:
+    """A drafter that was always sure and wrong; no draft of it would be scored for what it says."""
+    simulation = Simulation(Goodput(FLAT, retry=8), 0.003)
+    verifier = Synthetic(0.0)
+    completion = simulation.add(verifier, 1200)
+    while len(completion.tokens) < 300:
+        simulation.engine.step()
+    assert completion.stats.drafted < 100
+    judged = sum(completion.stats.proposed_by_depth)
+    while len(completion.tokens) < 400:
+        simulation.engine.step()
+    assert sum(completion.stats.proposed_by_depth) - judged >= 10
+    verifier.rate = 0.97
+    list(simulation.engine.run())
+    assert completion.stats.accepted > 300
+
+
+@pytest.mark.parametrize("make", [lambda: Goodput(FLAT), AcceptanceThreshold])
+def test_forced_tokens_teach_nothing_about_the_drafter(make: Callable[[], object]) -> None:
+    policy = make()
+    simulation = Simulation(policy, 0.001)
+    simulation.add(Synthetic(0.5), 50)
+    for _ in range(3):
+        simulation.engine.step()
+    record = simulation.engine.running[0].record
+    before = repr(record.memory)
+    policy.observe(record, TokenTree.chain([1, 0, 0], "json-schema"), [0, 1, 2], 0.1)
+    assert repr(record.memory) == before
