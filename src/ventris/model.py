@@ -193,15 +193,14 @@ class Model:
             As :meth:`generate`.
         """
         engine = self.engine(max_batch=1)
-        completion = engine.add(self.request(prompt, **settings))
-        return self._pieces(engine, completion)
+        engine.add(self.request(prompt, **settings))
+        return self._pieces(engine)
 
     @staticmethod
-    def _pieces(engine: Engine, completion: Completion) -> Iterator[Piece]:
+    def _pieces(engine: Engine) -> Iterator[Piece]:
         try:
             for event in engine.run():
-                _raise_failure(completion)
-                yield _piece(event)
+                yield from _piece(event)
         finally:
             engine.close()
 
@@ -426,8 +425,7 @@ class Chat:
         try:
             while self._engine.busy and completion is self._open:
                 for event in self._engine.step():
-                    _raise_failure(completion)
-                    yield _piece(event)
+                    yield from _piece(event)
         finally:
             self._engine.cancel(completion)
             if completion.error is None and completion is self._open:
@@ -509,8 +507,11 @@ def _raise_failure(completion: Completion) -> None:
         raise completion.exception
 
 
-def _piece(event: Event) -> Piece:
-    return Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
+def _piece(event: Event) -> Iterator[Piece]:
+    """An event's piece; one that brings a failure raises it behind what it brings besides."""
+    if event.tokens or event.text or event.completion.exception is None:
+        yield Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
+    _raise_failure(event.completion)
 
 
 def _is_batch(prompt: Any) -> bool:
