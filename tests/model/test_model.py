@@ -10,7 +10,8 @@ import torch
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
 from ventris.engine.request import PromptPart
-from ventris.model import Model, Prompt
+from ventris.model import Model
+from ventris.prompts import Prompt
 from ventris.testing.guides import Forbid, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget
 
