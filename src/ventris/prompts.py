@@ -32,7 +32,7 @@ class Prompt:
 
 def is_batch(prompt: Any) -> bool:
     """True for a list of prompts; a list of ids, messages or parts is one prompt."""
-    if isinstance(prompt, str | Prompt) or not isinstance(prompt, Iterable):
+    if not isinstance(prompt, Sequence) or isinstance(prompt, str):
         return False
     return any(isinstance(item, str | Prompt | list | tuple) for item in prompt)
 
@@ -60,6 +60,11 @@ def read_prompt(
         if tokenizer is not None and tokenizer.has_chat_template and not raw:
             return tokenizer.chat([{"role": "user", "content": prompt}]), {}, {}
         return encode(tokenizer, prompt), {}, {}
+    # Keys and bytes can be walked through like a list, and would be taken for something else.
+    if isinstance(prompt, Mapping):
+        raise BadInput("a chat message alone is no prompt; give a list of messages")
+    if isinstance(prompt, bytes | bytearray):
+        raise BadInput("the prompt is bytes; decode it to text, or give a list of token ids")
     items = list(prompt) if isinstance(prompt, Iterable) else [prompt]
     if items and all(isinstance(item, PromptPart) for item in items):
         return join_parts(items)

@@ -222,11 +222,25 @@ def test_guarantees_say_what_holds(model: Model) -> None:
         ([object()], "a prompt is"),
         (7, "a prompt is"),
         ([99], "outside the vocabulary"),
+        ([-1], "outside the vocabulary"),
+        (b"\x01\x02", "the prompt is bytes; decode it"),
+        ({"role": "user", "content": "abc"}, "a chat message alone is no prompt"),
+        ((text for text in ["abc", "abc"]), "a prompt is"),
     ],
 )
 def test_bad_prompts_are_named(model: Model, prompt: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         model.generate(prompt, raw=True)
+
+
+def test_a_continuation_that_is_none_is_named(model: Model) -> None:
+    for continuation in ([99], [-1], ["a"], [1.5]):
+        with pytest.raises(BadInput, match="continuation"):
+            model.score("abc", continuation)
+    with pytest.raises(BadInput, match="the prompt is empty"):
+        model.score("", "abc")
+    with pytest.raises(BadInput, match="the prompt holds 99"):
+        model.score([99], "abc")
 
 
 def test_the_package_offers_its_names_lazily() -> None:

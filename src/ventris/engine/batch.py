@@ -16,7 +16,7 @@ from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import Commit, DraftCall, Drafter, DraftRecord, Load, RequestView, StepCost
 from ventris.engine.prefix import PrefixStore, shared_length
 from ventris.engine.randomness import Purpose
-from ventris.engine.request import Completion, FinishReason, Request, Stats
+from ventris.engine.request import Completion, FinishReason, Request, Stats, check_tokens
 from ventris.engine.room import HIDDEN_ROWS, Room
 from ventris.engine.sampling import SamplingState
 from ventris.engine.step import PARTS, Running, commit, draft, emit, score, settle, verify
@@ -101,8 +101,7 @@ class Engine:
                 f"the prompt has {len(request.prompt)} tokens, but the model's context holds "
                 f"{self.target.context_length}; shorten the prompt"
             )
-        if any(token >= self.target.vocab_size or token < -1 for token in request.prompt):
-            raise BadInput("the prompt holds a token outside the vocabulary; is this the model's tokenizer?")
+        check_tokens(request.prompt, self.target.vocab_size, "prompt", request.embeddings)
         # Biases and words are checked where they are prepared.
         SamplingState(
             request.sampling, (), sorted(request.end_ids), request.max_new_tokens, self.target.vocab_size

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 from torch import Tensor
@@ -115,6 +116,25 @@ class Request:
     def guarantee(self) -> Guarantee:
         """What this combination of parts promises."""
         return guarantee_of(self.drafter, self.verifier, self.guides, self.sampling)
+
+
+def check_tokens(tokens: Sequence[int], vocab_size: int, what: str, embedded: Collection[int] = ()) -> None:
+    """Refuse what is no token of a model.
+
+    Args:
+        what: Names the tokens in the error.
+        embedded: Places whose input rows are given, where :data:`EMBEDDED` stands for a token.
+
+    Raises:
+        BadInput: at the first one.
+    """
+    for place, token in enumerate(tokens):
+        known = isinstance(token, Integral) and 0 <= token < vocab_size
+        if not known and not (token == EMBEDDED and place in embedded):
+            raise BadInput(
+                f"the {what} holds {token!r}, a token outside the vocabulary of {vocab_size}; "
+                "is this the model's tokenizer?"
+            )
 
 
 def check_parts(
