@@ -233,6 +233,12 @@ def test_bad_prompts_are_named(model: Model, prompt: object, message: str) -> No
         model.generate(prompt, raw=True)
 
 
+def test_a_minimum_above_the_limit_is_refused(model: Model) -> None:
+    with pytest.raises(BadInput, match="min_new_tokens is 9 and max_new_tokens only 8"):
+        model.generate("abc", min_new_tokens=9, max_new_tokens=8)
+    assert len(model.generate("abc", min_new_tokens=8, max_new_tokens=8).tokens) == 8
+
+
 def test_a_continuation_that_is_none_is_named(model: Model) -> None:
     for continuation in ([99], [-1], ["a"], [1.5]):
         with pytest.raises(BadInput, match="continuation"):

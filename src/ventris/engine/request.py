@@ -102,13 +102,18 @@ class Request:
         """Refuse settings and pairs of parts that cannot work.
 
         Raises:
-            BadInput: for an empty prompt or a limit that is not positive.
+            BadInput: for an empty prompt, a limit that is not positive, or a minimum above it.
             Incompatible: naming the two parts and the reason.
         """
         if not self.prompt:
             raise BadInput("the prompt is empty; give at least one token")
         if self.max_new_tokens < 1:
             raise BadInput(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+        if self.sampling.min_new_tokens > self.max_new_tokens:
+            raise BadInput(
+                f"min_new_tokens is {self.sampling.min_new_tokens} and max_new_tokens only "
+                f"{self.max_new_tokens}; raise the one or lower the other"
+            )
         if self.logprobs is not None and self.logprobs < 0:
             raise BadInput(f"logprobs is {self.logprobs}; it must be 0 or more")
         check_parts(self.drafter, self.verifier, self.guides, self.policy, self.sampling)
