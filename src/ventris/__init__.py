@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from ventris.engine.errors import BadInput, BrokenModel, Incompatible, VentrisError
     from ventris.engine.request import Completion, Guarantee
     from ventris.hf import hf_generate
-    from ventris.model import Chat, Model, Piece, Prompt, load
+    from ventris.model import Chat, Model, Piece, load
+    from ventris.prompts import Prompt
 
 _HOME = {
     "BadInput": "ventris.engine.errors",
@@ -21,7 +22,7 @@ _HOME = {
     "Incompatible": "ventris.engine.errors",
     "Model": "ventris.model",
     "Piece": "ventris.model",
-    "Prompt": "ventris.model",
+    "Prompt": "ventris.prompts",
     "VentrisError": "ventris.engine.errors",
     "hf_generate": "ventris.hf",
     "load": "ventris.model",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,15 @@ from ventris.engine.batch import Engine, Event
 from ventris.engine.errors import BadInput
 from ventris.engine.footprint import weight_bytes
 from ventris.engine.ledger import MemoryLedger
-from ventris.engine.request import Completion, PromptPart, Request, check_parts, join_parts
+from ventris.engine.request import Completion, Request, check_parts
 from ventris.engine.sampling import Sampling
 from ventris.engine.score import score_continuation
 from ventris.engine.target import Target
 from ventris.engine.trace import Trace
+from ventris.further_models import FurtherModels
 from ventris.options import GenerationOptions, read_generation_options
 from ventris.parts import Workshop, build_drafter, build_guides, build_one
+from ventris.prompts import Prompt, encode, is_batch, read_prompt, spellings
 
 if TYPE_CHECKING:
     from ventris.guide.call_format import ToolAnswer
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
     from ventris.models.load import DType, Kernels
     from ventris.models.source import ModelSource
     from ventris.models.tokenizer import Tokenizer
-
-Message = Mapping[str, Any]
-PromptLike = str | Sequence[int] | Sequence[Message] | Sequence[PromptPart]
+    from ventris.prompts import PromptLike
 
 EMBEDDED_MODEL = "smollm2-135m-instruct"
 """The model that comes with Ventris."""
@@ -42,19 +42,6 @@ PROMPT_CHUNK = 128
 
 PREFIX_BYTES = 256 * 1024 * 1024
 """Memory that finished requests' caches may keep for later prompts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt with settings of its own, for a batch whose members differ.
-
-    Attributes:
-        text: The prompt: text, token ids, chat messages, or prompt parts.
-        settings: Keyword arguments of :meth:`Model.generate` that hold for this prompt alone.
-    """
-
-    text: PromptLike
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +134,7 @@ class Model:
         self.target = target
         self.tokenizer = tokenizer
         self.source = source
-        self._load_further = load_further
-        self._further: dict[str, Target] = {}
+        self._further = FurtherModels(target, tokenizer, load_further)
         self._shared: dict[str, Any] = {}
         self._building = RLock()
 
@@ -170,7 +156,7 @@ class Model:
             VentrisError, MemoryError: if the decoding of a single prompt fails; in a list, the failed one
                 has ``finish_reason == "error"`` and the others are complete.
         """
-        single = not _is_batch(prompt)
+        single = not is_batch(prompt)
         prompts = [prompt] if single else list(prompt)
         engine = self.engine(max_batch=max_batch)
         completions = [engine.add(self.request(p, **settings)) for p in prompts]
@@ -193,15 +179,14 @@ class Model:
             As :meth:`generate`.
         """
         engine = self.engine(max_batch=1)
-        completion = engine.add(self.request(prompt, **settings))
-        return self._pieces(engine, completion)
+        engine.add(self.request(prompt, **settings))
+        return self._pieces(engine)
 
     @staticmethod
-    def _pieces(engine: Engine, completion: Completion) -> Iterator[Piece]:
+    def _pieces(engine: Engine) -> Iterator[Piece]:
         try:
             for event in engine.run():
-                _raise_failure(completion)
-                yield _piece(event)
+                yield from _piece(event)
         finally:
             engine.close()
 
@@ -218,7 +203,8 @@ class Model:
             settings: Of these, penalties, biases and guides count.
         """
         request = self.request(prompt, **{**settings, "raw": settings.get("raw", isinstance(prompt, str))})
-        tokens = self._encode(continuation) if isinstance(continuation, str) else list(continuation)
+        given = encode(self.tokenizer, continuation) if isinstance(continuation, str) else continuation
+        tokens = list(given)
         if not tokens:
             raise BadInput("the continuation is empty; there is nothing to score")
         return score_continuation(self.target, request, tokens)
@@ -258,7 +244,7 @@ class Model:
         options = read_generation_options(settings)
         check_settings(options)
         tools = _tools(options, self.tokenizer)
-        tokens, embeddings, spans = self._prompt(prompt, options.raw, tools)
+        tokens, embeddings, spans = read_prompt(prompt, self.tokenizer, options.raw, *tools)
         sampling = Sampling(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -269,8 +255,8 @@ class Model:
             presence_penalty=options.presence_penalty,
             frequency_penalty=options.frequency_penalty,
             logit_bias=options.logit_bias,
-            banned=[ids for word in options.banned_words for ids in self._spellings(word)],
-            forced=[self._encode(word) for word in options.forced_words],
+            banned=[ids for word in options.banned_words for ids in spellings(self.tokenizer, word)],
+            forced=[encode(self.tokenizer, word) for word in options.forced_words],
             min_new_tokens=options.min_new_tokens,
             seed=options.seed,
         )
@@ -337,65 +323,13 @@ class Model:
         Raises:
             BadInput: if it cannot be loaded, or has another vocabulary.
         """
-        key = f"{name} {dtype}"
-        if key in self._further and (any_size or self._further[key].vocab_size == self.target.vocab_size):
-            return self._further[key]
-        if self._load_further is None:
-            raise BadInput(f"cannot load the draft model {name!r}: this model was not loaded by name")
-        target, tokenizer, _ = self._load_further(name, dtype=dtype)
-        if self.tokenizer is not None and tokenizer.fingerprint != self.tokenizer.fingerprint:
-            raise BadInput(
-                f"the draft model {name!r} has another tokenizer than the target; "
-                "drafts are token ids, so both must share one vocabulary"
-            )
-        if target.vocab_size != self.target.vocab_size and not any_size:
-            raise BadInput(
-                f"the draft model {name!r} has {target.vocab_size} tokens and the target "
-                f"{self.target.vocab_size}; both must share one vocabulary"
-            )
-        self._further[key] = target
-        return target
+        return self._further.get(name, dtype, any_size)
 
     def read_calls(self, text: str) -> ToolAnswer:
         """An answer under ``tools`` taken apart: text for the reader, and calls."""
         from ventris.guide.call_format import read_calls, style_of
 
         return read_calls(text, style_of(self.tokenizer))
-
-    def _prompt(
-        self, prompt: Any, raw: bool, tools: Sequence[ToolCalls] = ()
-    ) -> tuple[list[int], dict[int, Any], dict[str, Any]]:
-        if tools:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            if raw or not _is_conversation(messages) or self.tokenizer is None:
-                raise BadInput(
-                    "tools are described by the chat template; give a text or chat messages, without raw"
-                )
-            return tools[0].prompt(self.tokenizer, messages), {}, {}
-        if isinstance(prompt, str):
-            if self.tokenizer is not None and self.tokenizer.has_chat_template and not raw:
-                return self.tokenizer.chat([{"role": "user", "content": prompt}]), {}, {}
-            return self._encode(prompt), {}, {}
-        items = list(prompt) if isinstance(prompt, Iterable) else [prompt]
-        if items and all(isinstance(item, PromptPart) for item in items):
-            return join_parts(items)
-        if items and all(isinstance(item, Mapping) for item in items):
-            if self.tokenizer is None:
-                raise BadInput("chat messages need a tokenizer; give token ids instead")
-            return self.tokenizer.chat(items), {}, {}
-        if isinstance(prompt, Iterable) and all(isinstance(item, int) for item in items):
-            return items, {}, {}
-        raise BadInput("a prompt is text, a list of token ids, a list of chat messages, or prompt parts")
-
-    def _encode(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise BadInput("this model has no tokenizer; give token ids instead of text")
-        return self.tokenizer.encode(text)
-
-    def _spellings(self, word: str) -> list[list[int]]:
-        """A word's tokens at the beginning of a text and after a space."""
-        spellings = [self._encode(word), self._encode(" " + word)]
-        return [ids for index, ids in enumerate(spellings) if ids and ids not in spellings[:index]]
 
 
 class Chat:
@@ -426,8 +360,7 @@ class Chat:
         try:
             while self._engine.busy and completion is self._open:
                 for event in self._engine.step():
-                    _raise_failure(completion)
-                    yield _piece(event)
+                    yield from _piece(event)
         finally:
             self._engine.cancel(completion)
             if completion.error is None and completion is self._open:
@@ -496,25 +429,13 @@ def _tools(options: GenerationOptions, tokenizer: Tokenizer | None = None) -> li
     return [ToolCalls(options.tools, options.tool_choice, style=style_of(tokenizer))]
 
 
-def _is_conversation(prompt: Any) -> bool:
-    return (
-        isinstance(prompt, list | tuple)
-        and bool(prompt)
-        and all(isinstance(item, Mapping) for item in prompt)
-    )
-
-
 def _raise_failure(completion: Completion) -> None:
     if completion.exception is not None:
         raise completion.exception
 
 
-def _piece(event: Event) -> Piece:
-    return Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
-
-
-def _is_batch(prompt: Any) -> bool:
-    """True for a list of prompts; a list of ids, messages or parts is one prompt."""
-    if isinstance(prompt, str | Prompt) or not isinstance(prompt, Iterable):
-        return False
-    return any(isinstance(item, str | Prompt | list | tuple) for item in prompt)
+def _piece(event: Event) -> Iterator[Piece]:
+    """An event's piece; one that brings a failure raises it behind what it brings besides."""
+    if event.tokens or event.text or event.completion.exception is None:
+        yield Piece(event.text, event.tokens, event.sources, event.completion, event.finished)
+    _raise_failure(event.completion)

@@ -174,6 +174,8 @@ def test_the_trace_is_a_page(run: Run, tmp_path: Path) -> None:
 def test_a_trace_that_cannot_be_written_is_found_before_loading(run: Run, loads: list[object]) -> None:
     ran = run("hello", "--trace", "no/such/folder/trace.html")
     assert (ran.code, "there is no folder" in ran.err) == (2, True)
+    ran = run("hello", "--trace", ".")
+    assert (ran.code, "it is a folder; name a file" in ran.err) == (2, True)
     assert not loads
 
 

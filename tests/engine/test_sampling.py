@@ -152,6 +152,11 @@ def test_settings_out_of_range_are_refused(settings: dict) -> None:
         Sampling(**settings)
 
 
+def test_an_infinite_setting_is_told_so() -> None:
+    with pytest.raises(BadInput, match="temperature is inf; it must be 0 or more, and finite"):
+        Sampling(temperature=math.inf)
+
+
 def test_tokens_outside_the_vocabulary_are_refused() -> None:
     with pytest.raises(BadInput, match="outside the vocabulary"):
         SamplingState(Sampling(logit_bias={99: 1.0}), [1], (), 5, 10)

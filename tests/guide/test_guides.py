@@ -108,6 +108,7 @@ def test_a_format_allows_and_reads() -> None:
         (lambda: Grammar("start: b"), "unknown name"),
         (lambda: Grammar("root ::= (("), "GBNF"),
         (lambda: JsonSchema("nowhere.json"), "neither a file nor a JSON schema"),
+        (lambda: JsonSchema(__file__), "holds no JSON schema; that is an object, true or false"),
         (lambda: JsonSchema('{"type":'), "no JSON"),
         (lambda: JsonSchema(3), "cannot make|no JSON|not"),
         (lambda: JsonSchema({"type": "striing"}), "striing"),

@@ -55,6 +55,13 @@ def test_names_of_nothing(name: str) -> None:
         resolve(name)
 
 
+def test_a_slip_in_the_embedded_name_is_not_sought_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ventris.models.hub.fetch", lambda *_: pytest.fail("asked the hub"))
+    for name in ("smollm2-135m-instrct", "SmolLM2-135m-instruct", "smollm-135m-instruct"):
+        with pytest.raises(BadInput, match="did you mean 'smollm2-135m-instruct'"):
+            resolve(name)
+
+
 def test_other_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "model.bin").touch()
     with pytest.raises(BadInput, match=r"neither a \.gguf file nor a folder"):

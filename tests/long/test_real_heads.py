@@ -6,7 +6,8 @@ import pytest
 
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
-from ventris.model import Model, Prompt
+from ventris.model import Model
+from ventris.prompts import Prompt
 
 from .real_prompts import real_prompts
 

@@ -8,8 +8,9 @@ import torch
 import ventris
 from ventris.engine.errors import VentrisError
 from ventris.engine.target import Rows
-from ventris.model import Model, Prompt
+from ventris.model import Model
 from ventris.models.weights import dense
+from ventris.prompts import Prompt
 from ventris.testing.guides import NoRepeatedPairs
 
 from .real_prompts import real_prompts

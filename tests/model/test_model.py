@@ -10,7 +10,8 @@ import torch
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
 from ventris.engine.request import PromptPart
-from ventris.model import Model, Prompt
+from ventris.model import Model
+from ventris.prompts import Prompt
 from ventris.testing.guides import Forbid, NoRepeatedPairs
 from ventris.testing.toy import ToyTarget
 
@@ -221,11 +222,31 @@ def test_guarantees_say_what_holds(model: Model) -> None:
         ([object()], "a prompt is"),
         (7, "a prompt is"),
         ([99], "outside the vocabulary"),
+        ([-1], "outside the vocabulary"),
+        (b"\x01\x02", "the prompt is bytes; decode it"),
+        ({"role": "user", "content": "abc"}, "a chat message alone is no prompt"),
+        ((text for text in ["abc", "abc"]), "a prompt is"),
     ],
 )
 def test_bad_prompts_are_named(model: Model, prompt: object, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         model.generate(prompt, raw=True)
+
+
+def test_a_minimum_above_the_limit_is_refused(model: Model) -> None:
+    with pytest.raises(BadInput, match="min_new_tokens is 9 and max_new_tokens only 8"):
+        model.generate("abc", min_new_tokens=9, max_new_tokens=8)
+    assert len(model.generate("abc", min_new_tokens=8, max_new_tokens=8).tokens) == 8
+
+
+def test_a_continuation_that_is_none_is_named(model: Model) -> None:
+    for continuation in ([99], [-1], ["a"], [1.5]):
+        with pytest.raises(BadInput, match="continuation"):
+            model.score("abc", continuation)
+    with pytest.raises(BadInput, match="the prompt is empty"):
+        model.score("", "abc")
+    with pytest.raises(BadInput, match="the prompt holds 99"):
+        model.score([99], "abc")
 
 
 def test_the_package_offers_its_names_lazily() -> None:

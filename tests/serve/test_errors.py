@@ -179,6 +179,18 @@ def test_a_guide_that_dead_ends_is_the_clients_affair(server: Running) -> None:
     assert (reply.status, reply.error["code"]) == (400, "decoding_stopped")
 
 
+def test_the_stream_of_an_answer_that_fails_holds_all_its_text(server: Running) -> None:
+    # Forced at once up to its last letter, and only then it shows that both ways on break a rule.
+    schema = {"enum": ["written whole: a", "written whole: b"], "not": {"pattern": "a|b"}}
+    form = {"type": "json_schema", "json_schema": {"name": "dead end", "schema": schema}}
+    reply = server.chat("hello", stream=True, max_tokens=40, response_format=form)
+    *told, last = reply.events
+    assert "would end the text with a rule broken" in last["error"]["message"]
+    text = "".join(choice["delta"].get("content") or "" for chunk in told for choice in chunk["choices"])
+    assert text == '"written whole: '
+    assert {choice["finish_reason"] for chunk in told for choice in chunk["choices"]} == {None}
+
+
 def test_errors_of_the_server_tell_nothing_of_its_inside() -> None:
     assert "secret" not in refusal(RuntimeError("secret")).message
     assert refusal(RuntimeError("x")).status == 500

@@ -51,6 +51,8 @@ def generate(
         raise BadInput("log-probabilities are part of the JSON answer only; add --json")
     if trace is not None and not trace.parent.is_dir():
         raise BadInput(f"cannot write {trace}: there is no folder {trace.parent}")
+    if trace is not None and trace.is_dir():
+        raise BadInput(f"cannot write {trace}: it is a folder; name a file, as {trace / 'trace.html'}")
     messages = _conversation(_read_prompt(prompt, asked.options.raw), asked)
     model = load_for(asked)
     with phases("preparing the parts"):

@@ -16,10 +16,10 @@ from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import Commit, DraftCall, Drafter, DraftRecord, Load, RequestView, StepCost
 from ventris.engine.prefix import PrefixStore, shared_length
 from ventris.engine.randomness import Purpose
-from ventris.engine.request import Completion, FinishReason, Request, Stats
+from ventris.engine.request import Completion, FinishReason, Request, Stats, check_tokens
 from ventris.engine.room import HIDDEN_ROWS, Room
 from ventris.engine.sampling import SamplingState
-from ventris.engine.step import PARTS, Running, commit, draft, emit, score, verify
+from ventris.engine.step import PARTS, Running, commit, draft, emit, score, settle, verify
 from ventris.engine.stream import Stream
 from ventris.engine.target import Target
 from ventris.engine.text import Detokenizer, StopMatcher
@@ -101,8 +101,7 @@ class Engine:
                 f"the prompt has {len(request.prompt)} tokens, but the model's context holds "
                 f"{self.target.context_length}; shorten the prompt"
             )
-        if any(token >= self.target.vocab_size or token < -1 for token in request.prompt):
-            raise BadInput("the prompt holds a token outside the vocabulary; is this the model's tokenizer?")
+        check_tokens(request.prompt, self.target.vocab_size, "prompt", request.embeddings)
         # Biases and words are checked where they are prepared.
         SamplingState(
             request.sampling, (), sorted(request.end_ids), request.max_new_tokens, self.target.vocab_size
@@ -136,7 +135,7 @@ class Engine:
             self._waiting.remove(waiting)
             completion.finish_reason = "cancelled"
         for running in [r for r in self.running if r.completion is completion]:
-            self._finish(running, "cancelled")
+            self._cut(running, "cancelled")
 
     @property
     def busy(self) -> bool:
@@ -158,7 +157,7 @@ class Engine:
             completion.finish_reason = "cancelled"
         self._waiting.clear()
         for running in list(self.running):
-            self._finish(running, "cancelled")
+            self._cut(running, "cancelled")
         self.prefixes.clear()
         self._room.forget_weights()
 
@@ -202,16 +201,14 @@ class Engine:
         except MemoryError as error:
             return self._give_way(error)
         verifying = self._clock()
-        walks: list[tuple[Running, Walk]] = []
+        walks: list[tuple[Running, Walk, Exception | None]] = []
         guide_seconds = 0.0
         for entry in scored:
-            walk = verify(entry)
-            if isinstance(walk, Exception):
-                events.append(self._fail(entry.running, walk))
-                continue
-            commit(entry, walk)
+            walk, failure = verify(entry)
+            if failure is None:
+                commit(entry, walk)
             guide_seconds += walk.guide_seconds
-            walks.append((entry.running, walk))
+            walks.append((entry.running, walk, failure))
         for (running, count), result in zip(reading, read, strict=True):
             fed = running.stream.pending[:count]
             running.stream.fed(count)
@@ -224,10 +221,11 @@ class Engine:
         for drafter, call in calls.items():
             known = self.draft_seconds.get(drafter, call.seconds)
             self.draft_seconds[drafter] = known + 0.1 * (call.seconds - known)
-        for running, walk in walks:
-            if running.drafter is not None:
+        for running, walk, failure in walks:
+            if running.drafter is not None and failure is None:
                 running.request.policy.observe(running.record, walk.tree, walk.path, verified - drafting)
-            events.append(self._emit(running, walk, len(walks)))
+            emit(running, walk, len(walks))
+            events.append(self._news(running) if failure is None else self._cut(running, "error", failure))
         ended = self._clock()
         times = {
             "draft": scoring - drafting,
@@ -236,11 +234,11 @@ class Engine:
             "verify": verified - verifying - guide_seconds,
             "other": (drafting - started) + (ended - verified),
         }
-        for running, _ in walks:
+        for running, walk, _ in walks:
             seconds = running.completion.stats.seconds
             for part, spent in times.items():
                 seconds[part] += spent
-            if running.request.trace is not None:
+            if running.request.trace is not None and walk.taken:
                 running.request.trace.steps[-1].seconds = times
         return events
 
@@ -263,21 +261,30 @@ class Engine:
                 reading.append((running, share))
         return deciding, reading
 
-    def _emit(self, running: Running, walk: Walk, batch_size: int) -> Event:
-        before = len(running.completion.tokens)
-        sources = [running.guides[0][0] for _ in running.dictated] + walk.sources
-        emit(running, walk, batch_size)
+    def _news(self, running: Running) -> Event:
+        """What has come for a request since the last time; one that is done leaves."""
         completion = running.completion
+        if completion.finish_reason is not None:
+            self._finish(running)
+        tokens, sources, text = running.new_tokens, running.new_sources, running.piece
+        running.new_tokens, running.new_sources, running.piece = [], [], ""
         now = self._clock() - running.admitted
-        if before == 0:
+        if tokens and len(tokens) == len(completion.tokens):
             completion.stats.first_token_seconds = now
         completion.stats.total_seconds = now
-        if completion.finish_reason is not None:
-            self._finish(running, completion.finish_reason)
-        text, running.piece = running.piece, ""
         completion.text += text
-        tokens = completion.tokens[before:]
-        return Event(completion, tokens, text, sources[: len(tokens)], completion.finish_reason is not None)
+        return Event(completion, tokens, text, sources, completion.finish_reason is not None)
+
+    def _cut(self, running: Running, reason: FinishReason, error: Exception | None = None) -> Event:
+        """End a request where it stands; what was settled is handed out, and may have been its end."""
+        settle(running)
+        completion = running.completion
+        if completion.finish_reason is None:
+            completion.finish_reason = reason
+            if error is not None:
+                # Without its traceback, which would keep caches alive.
+                completion.error, completion.exception = str(error), error.with_traceback(None)
+        return self._news(running)
 
     # Admission and leaving.
 
@@ -422,16 +429,10 @@ class Engine:
                     stream.discard()
         if self.prefixes.shrink():
             return []
-        return [self._fail(self.running[-1], error)]
+        return [self._cut(self.running[-1], "error", error)]
 
-    def _fail(self, running: Running, error: Exception) -> Event:
-        running.completion.error, running.completion.exception = str(error), error.with_traceback(None)
-        self._finish(running, "error")
-        return Event(running.completion, [], "", [], True)
-
-    def _finish(self, running: Running, reason: FinishReason) -> None:
+    def _finish(self, running: Running) -> None:
         completion = running.completion
-        completion.finish_reason = reason
         if running.detokenizer is not None and not running.stops.stopped:
             running.piece += running.stops.push(running.detokenizer.finish()) + running.stops.flush()
         # Looked for without asking: an answer may take seconds, and others wait for the next step.
@@ -445,7 +446,9 @@ class Engine:
         self.ledger.charge(HIDDEN_ROWS, -self._room.hidden(running.view, running.taps))
         cache = running.stream.cache
         kept = running.view.tokens[: cache.length]
-        whole = reason in ("stop", "length") and not running.request.embeddings and cache.length
+        whole = (
+            completion.finish_reason in ("stop", "length") and not running.request.embeddings and cache.length
+        )
         if self.prefixes.limit and whole and running.request.share_prefix:
             self.prefixes.put(kept, cache, running.request.prefix_scope)
         else:

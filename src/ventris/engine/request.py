@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 from torch import Tensor
@@ -101,13 +102,18 @@ class Request:
         """Refuse settings and pairs of parts that cannot work.
 
         Raises:
-            BadInput: for an empty prompt or a limit that is not positive.
+            BadInput: for an empty prompt, a limit that is not positive, or a minimum above it.
             Incompatible: naming the two parts and the reason.
         """
         if not self.prompt:
             raise BadInput("the prompt is empty; give at least one token")
         if self.max_new_tokens < 1:
             raise BadInput(f"max_new_tokens is {self.max_new_tokens}; it must be 1 or more")
+        if self.sampling.min_new_tokens > self.max_new_tokens:
+            raise BadInput(
+                f"min_new_tokens is {self.sampling.min_new_tokens} and max_new_tokens only "
+                f"{self.max_new_tokens}; raise the one or lower the other"
+            )
         if self.logprobs is not None and self.logprobs < 0:
             raise BadInput(f"logprobs is {self.logprobs}; it must be 0 or more")
         check_parts(self.drafter, self.verifier, self.guides, self.policy, self.sampling)
@@ -115,6 +121,25 @@ class Request:
     def guarantee(self) -> Guarantee:
         """What this combination of parts promises."""
         return guarantee_of(self.drafter, self.verifier, self.guides, self.sampling)
+
+
+def check_tokens(tokens: Sequence[int], vocab_size: int, what: str, embedded: Collection[int] = ()) -> None:
+    """Refuse what is no token of a model.
+
+    Args:
+        what: Names the tokens in the error.
+        embedded: Places whose input rows are given, where :data:`EMBEDDED` stands for a token.
+
+    Raises:
+        BadInput: at the first one.
+    """
+    for place, token in enumerate(tokens):
+        known = isinstance(token, Integral) and 0 <= token < vocab_size
+        if not known and not (token == EMBEDDED and place in embedded):
+            raise BadInput(
+                f"the {what} holds {token!r}, a token outside the vocabulary of {vocab_size}; "
+                "is this the model's tokenizer?"
+            )
 
 
 def check_parts(

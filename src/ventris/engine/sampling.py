@@ -72,7 +72,8 @@ class Sampling:
         )
         for name, value, good, rule in checks:
             if not good or not math.isfinite(value):
-                raise BadInput(f"{name} is {value}; it must be {rule}")
+                finite = "" if math.isfinite(value) else ", and finite"
+                raise BadInput(f"{name} is {value}; it must be {rule}{finite}")
         for name in ("presence_penalty", "frequency_penalty"):
             if not math.isfinite(getattr(self, name)):
                 raise BadInput(f"{name} must be a finite number")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ventris.engine.ledger import MemoryLedger
 from ventris.engine.parts import RequestView
-from ventris.engine.request import Request
+from ventris.engine.request import Request, check_tokens
 from ventris.engine.sampling import Row, SamplingState, log_probability
 from ventris.engine.stream import Stream, forward
 from ventris.engine.target import Target
@@ -18,7 +18,13 @@ def score_continuation(target: Target, request: Request, tokens: Sequence[int]) 
     """Log-probability of each of ``tokens`` after the request's prompt, one forward in all.
 
     Penalties, biases and guides of the request count; temperature and truncation do not.
+
+    Raises:
+        BadInput, Incompatible: if the request cannot be served, or a token is none of the target's.
     """
+    request.check()
+    check_tokens(request.prompt, target.vocab_size, "prompt", request.embeddings)
+    check_tokens(tokens, target.vocab_size, "continuation")
     rows = continuation_logits(target, request, tokens)
     return [log_probability(row, token) for row, token in zip(rows, tokens, strict=True)]
 

@@ -23,12 +23,11 @@ from ventris.engine.parts import (
     Needs,
     RequestView,
 )
-from ventris.engine.request import Completion, Request, TokenLogprob
+from ventris.engine.request import Completion, Request, Stats, TokenLogprob
 from ventris.engine.sampling import SamplingState, log_probability, most_probable
 from ventris.engine.stream import ForwardResult, Stream, catch_up, forward
 from ventris.engine.target import Rows
 from ventris.engine.text import Detokenizer, StopMatcher
-from ventris.engine.trace import StepTrace
 from ventris.engine.tree import TokenTree
 from ventris.engine.walk import Walk
 
@@ -55,9 +54,11 @@ class Running:
     scratch: int
     """Rows that the cache holds for a tree besides those of the whole text."""
     piece: str = ""
+    """Text that nobody has been told yet; so are the new tokens, and where they came from."""
     new_tokens: list[int] = field(default_factory=list)
+    new_sources: list[str] = field(default_factory=list)
     dictated: list[int] = field(default_factory=list)
-    """Tokens that a guide dictated and that :func:`emit` has not seen yet."""
+    """Tokens that a guide dictated and that :func:`settle` has not seen yet."""
 
     @property
     def reading(self) -> bool:
@@ -251,8 +252,11 @@ def _needs(state: GuideState, tree: TokenTree) -> Needs:
     return needs(tree) if needs else Needs()
 
 
-def verify(scored: Scored) -> Walk | Exception:
-    """Let the request's verifier walk its tree; a failure, of a guide say, belongs to this request alone."""
+def verify(scored: Scored) -> tuple[Walk, Exception | None]:
+    """Let the request's verifier walk its tree, as far as it comes.
+
+    A failure, of a guide say, belongs to this request alone; what was taken before it stays taken.
+    """
     running = scored.running
     lead = running.stream.lead
     walk = Walk(
@@ -270,12 +274,12 @@ def verify(scored: Scored) -> Walk | Exception:
     try:
         running.request.verifier.select(walk)
     except Exception as error:
-        return error
-    return walk
+        return walk, error
+    return walk, None
 
 
 def commit(scored: Scored, walk: Walk) -> None:
-    """Keep the accepted path in every cache and tell drafter and statistics about it."""
+    """Keep the accepted path in every cache and tell the drafter about it."""
     running, tree, path = scored.running, scored.tree, walk.path
     stream = running.stream
     fed = [*stream.pending[:-1], *(tree.tokens[node] for node in path)]
@@ -290,13 +294,11 @@ def commit(scored: Scored, walk: Walk) -> None:
         hidden = {layer: scored.result.hidden[layer][rows] for layer in drafter.taps}
         logits = scored.result.logits
         drafter.observe(running.draft_state, Commit(tree, path, walk.taken[-1], fed, hidden, logits))
-    _count(running, tree, walk)
 
 
-def _count(running: Running, tree: TokenTree, walk: Walk) -> None:
-    stats = running.completion.stats
+def _count(stats: Stats, walk: Walk) -> None:
     stats.steps += 1
-    stats.drafted += len(tree) - 1
+    stats.drafted += len(walk.tree) - 1
     stats.accepted += walk.accepted
     # A depth was judged when the walk stood above it and found drafts there.
     for depth, node in enumerate(walk.path[: len(walk.taken)]):
@@ -309,19 +311,35 @@ def _count(running: Running, tree: TokenTree, walk: Walk) -> None:
         stats.accepted_by_depth[depth] += depth < walk.accepted
 
 
-def emit(running: Running, walk: Walk, batch_size: int) -> StepTrace | None:
-    """Add a step's tokens to the output, up to a stop string, and decide whether the request is done."""
+def emit(running: Running, walk: Walk, batch_size: int) -> None:
+    """Add what a walk took to the output, with all that is kept about it."""
     request, completion = running.request, running.completion
+    if walk.taken:
+        _count(completion.stats, walk)
+        if request.trace is not None:
+            request.trace.record(walk.tree, walk, batch_size)
     if request.logprobs is not None and completion.logprobs is not None:
         for (_, raw, _row), token in zip(walk.visited, walk.taken, strict=False):
             top = most_probable(raw, request.logprobs) if request.logprobs else []
             completion.logprobs.append(TokenLogprob(token, log_probability(raw, token), top))
-    step = request.trace.record(walk.tree, walk, batch_size) if request.trace is not None else None
+    settle(running, walk.taken, walk.sources)
+    if completion.logprobs is not None:
+        del completion.logprobs[len(completion.tokens) :]
+
+
+def settle(running: Running, tokens: Sequence[int] = (), sources: Sequence[str] = ()) -> None:
+    """Add tokens to the output behind those that were dictated, and decide whether the request is done.
+
+    It is at an end token, a stop string or the length limit; what stands behind that is left out.
+    """
+    request, completion = running.request, running.completion
     dictated, running.dictated = running.dictated, []
     completion.stats.dictated += len(dictated)
-    for token in (*dictated, *walk.taken):
+    named = [running.guides[0][0] for _ in dictated]
+    for token, source in zip((*dictated, *tokens), (*named, *sources), strict=True):
         completion.tokens.append(token)
         running.new_tokens.append(token)
+        running.new_sources.append(source)
         if token in request.end_ids:
             completion.finish_reason = "stop"
         elif running.detokenizer is not None:
@@ -332,7 +350,4 @@ def emit(running: Running, walk: Walk, batch_size: int) -> StepTrace | None:
             completion.finish_reason = "length"
         if completion.finish_reason is not None:
             break
-    if completion.logprobs is not None:
-        del completion.logprobs[len(completion.tokens) :]
     completion.stats.new_tokens = len(completion.tokens)
-    return step

@@ -22,6 +22,7 @@ from ventris.engine.errors import BadInput
 from ventris.engine.sampling import log_probability
 from ventris.engine.score import continuation_logits
 from ventris.models.embedded import EMBEDDED_NAME
+from ventris.prompts import Prompt
 
 logger = logging.getLogger("ventris")
 
@@ -181,7 +182,7 @@ class VentrisLM(TemplateLM):
                 bar.update(len(part))
         return texts
 
-    def _prompt(self, context: str, given: dict[str, Any]) -> models.Prompt:
+    def _prompt(self, context: str, given: dict[str, Any]) -> Prompt:
         asked = normalize_gen_kwargs(given, self.max_gen_toks)
         if unknown := sorted(asked.keys() - KNOWN - SAMPLING):
             logger.warning("the task's %s have no effect", ", ".join(unknown))
@@ -192,7 +193,7 @@ class VentrisLM(TemplateLM):
             "stop": [text for text in asked["until"] if text],
             **{name: asked[name] for name in SAMPLING & asked.keys()},
         }
-        return models.Prompt(self.tok_encode(context)[-(self.max_length - length) :], settings)
+        return Prompt(self.tok_encode(context)[-(self.max_length - length) :], settings)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -134,6 +135,9 @@ def resolve(name: str | Path, progress: Progress | None = None) -> ModelSource:
             f"there is no model at {shown!r}; give a .gguf file, a folder, a hub id such as org/model, "
             f"or {EMBEDDED_NAME}"
         )
+    if get_close_matches(shown.lower(), [EMBEDDED_NAME], cutoff=0.9):
+        # No model of the hub is called so, and its answer would only be that it knows none.
+        raise BadInput(f"there is no model {shown!r}; did you mean {EMBEDDED_NAME!r}?")
     from ventris.models.hub import fetch
 
     return _folder(shown, fetch(shown, progress))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -217,9 +218,11 @@ async def _events(
         pieces: list[bytes] = []
         for update in updates:
             if update.error is not None:
+                # What was written before it failed is the client's all the same.
+                rest = answer.encoded(replace(update, finished=False))
                 error = _failed(update.error, note)
                 conversation.cancel()
-                yield b"".join([*pieces, event(error.body()), DONE])
+                yield b"".join([*pieces, rest or b"", event(error.body()), DONE])
                 return
             if (piece := answer.encoded(update)) is not None:
                 pieces.append(piece)

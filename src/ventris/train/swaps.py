@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ventris.engine.request import Completion
-from ventris.model import Model, Prompt
+from ventris.model import Model
+from ventris.prompts import Prompt
 from ventris.train.fact_tasks import FactTask
 from ventris.train.judge_settings import JudgeSettings
 from ventris.train.marked_answers import Mark, MarkedAnswer

@@ -203,7 +203,7 @@ def _answer(
     taps: Sequence[int],
 ) -> tuple[TextShard, Bits | None]:
     """The texts of some jobs, with their tapped rows if all of them were answered."""
-    from ventris.model import Prompt
+    from ventris.prompts import Prompt
 
     asked: list[tuple[int, float, Any, Recorder]] = []
     given: list[tuple[int, list[int], list[int]]] = []

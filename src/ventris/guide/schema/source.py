@@ -64,6 +64,8 @@ def _from_text(source: str | PathLike[str], limits: Limits) -> Any:
             source, pointer = file, rest
     text = read_text(source, "schema")
     if not text.lstrip().startswith(("{", "true", "false")):
+        if text is not source:
+            raise BadInput(f"the file {source} holds no JSON schema; that is an object, true or false")
         raise BadInput(f"{str(source)[:80]!r} is neither a file nor a JSON schema")
     if len(text) > limits.text_bytes:
         limits.check_text(text, "schema")
