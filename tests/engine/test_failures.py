@@ -16,7 +16,7 @@ from ventris.engine.trace import Trace
 from ventris.model import Model
 from ventris.policy import Fixed
 from ventris.testing.toy import ToyTarget
-from ventris.verify import Coupled, Greedy
+from ventris.verify import Block, Coupled, Greedy, Typical
 
 TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
 PROMPT = [1, 2, 3, 1, 2]
@@ -186,3 +186,55 @@ def test_a_stream_brings_them_before_it_raises() -> None:
         with pytest.raises(Enough):
             read(model.stream(PROMPT, guides=StopsAfter(7, ahead), max_new_tokens=20))
         assert brought == expected(7)
+
+
+FATAL = 5
+"""Behind this token the next guide fails."""
+
+
+class FailsBehind:
+    """Allows everything, or everything but the fatal token, and fails behind it."""
+
+    name = "fails-behind"
+    masks = True
+    forkable = True
+
+    def __init__(self, may_come: bool, last: int = -1) -> None:
+        self.may_come = may_come
+        self.last = last
+
+    def start(self, request: Any) -> FailsBehind:
+        return FailsBehind(self.may_come)
+
+    def fork(self) -> FailsBehind:
+        return FailsBehind(self.may_come, self.last)
+
+    def adjust(self, logits: Any, view: Any) -> Any:
+        if self.last == FATAL:
+            raise Enough("nothing may follow")
+        if not self.may_come:
+            logits[FATAL] = -float("inf")
+        return logits
+
+    def advance(self, token: int) -> None:
+        self.last = token
+
+
+@pytest.mark.parametrize("verifier", [Block(), Typical()], ids=["block", "typical"])
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_draft_that_is_not_kept_fails_nobody(verifier: Any, allowed: bool) -> None:
+    """Rules that judge a draft as a whole ask guides about tokens that may yet be refused."""
+    drafter = DraftModel(ToyTarget(vocab_size=12, memory=2, sharpness=1.0, seed=4), depth=4, samples=1)
+    engine = Engine(TARGET)
+    seen = 0
+    for seed in range(40):
+        sampling = Sampling(temperature=1.0, seed=seed)
+        done = engine.add(Request(PROMPT, verifier, Fixed(), 12, sampling, drafter, [FailsBehind(allowed)]))
+        for _ in engine.run():
+            pass
+        failed = done.finish_reason == "error"
+        assert failed == (FATAL in done.tokens[:11])
+        if failed:
+            assert done.tokens.index(FATAL) == len(done.tokens) - 1
+            seen += 1
+    assert (seen > 0) == allowed

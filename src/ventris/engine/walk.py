@@ -138,21 +138,29 @@ class Walk:
 
         For rules that judge a draft as a whole. Guides must be able to fork, since their answers are
         wanted for tokens that may yet be refused.
+
+        The list ends before the first node behind which a guide fails: only a text that gets there is to
+        hear of it, from :meth:`probs`.
         """
         sampling = self._sampling.fork()
         guides = [(name, state.fork()) for name, state in self._guides]  # type: ignore[attr-defined]
         here, known = self.node, len(self.request.tokens)
         result = [self.probs()]
-        for node in chain:
-            token = self.tree.tokens[node]
-            sampling.advance(token)
-            self.request.tokens.append(token)
-            for _, state in guides:
-                state.advance(token)
-            self.node = node
-            result.append(distribution(self._adjusted(self._rows[node], sampling, guides), sampling.sampling))
-        self.node = here
-        del self.request.tokens[known:]
+        try:
+            for node in chain:
+                token = self.tree.tokens[node]
+                sampling.advance(token)
+                self.request.tokens.append(token)
+                for _, state in guides:
+                    state.advance(token)
+                self.node = node
+                row = self._adjusted(self._rows[node], sampling, guides)
+                result.append(distribution(row, sampling.sampling))
+        except Exception:
+            return result
+        finally:
+            self.node = here
+            del self.request.tokens[known:]
         return result
 
     # What was drafted below it.

@@ -54,7 +54,8 @@ class Block:
                 walk.take(walk.tree.tokens[child])
         if walk.open:
             # What is left of p has no mass on the refused child, so this closes the walk.
-            walk.take(walk.randomness(Purpose.RESIDUAL).categorical(following))
+            weights = walk.probs() if following is None else following
+            walk.take(walk.randomness(Purpose.RESIDUAL).categorical(weights))
 
     def _chain(self, walk: Walk) -> list[int]:
         """Drawn nodes below the root, as far as they go."""
@@ -65,18 +66,25 @@ class Block:
             chain.append(node)
         return chain
 
-    def _judge(self, walk: Walk, chain: list[int]) -> tuple[int, Tensor]:
-        """How many nodes of the chain are kept, and the weights of the token after them."""
+    def _judge(self, walk: Walk, chain: list[int]) -> tuple[int, Tensor | None]:
+        """How many nodes of the chain are kept, and the weights of the token after them.
+
+        There are none behind a node where a guide fails; the draft counts as ended there.
+        """
         ahead = walk.look_ahead(chain)
         weight, kept = 1.0, 0
-        following = ahead[0]
+        following: Tensor | None = ahead[0]
         random = walk.randomness(Purpose.VERIFY)
         parents = [0, *chain]
-        for length in range(len(chain) + 1):
+        for length in range(min(len(chain), len(ahead)) + 1):
             if length:
                 token = walk.tree.tokens[chain[length - 1]]
                 q = walk.tree.draft_probs[parents[length - 1]]
                 weight = min(1.0, weight * float(ahead[length - 1][token]) / float(q[token]))
+            if length == len(ahead):
+                if random.bernoulli(weight):
+                    return length, None
+                break
             if length == len(chain):
                 left = ahead[length]
                 chance = weight

@@ -83,7 +83,10 @@ class Typical:
             node = path[-1] if path else 0
             if not below[node] or (path and walk.tree.tokens[node] in walk.request.end_ids):
                 continue
-            probs = walk.look_ahead(path)[-1]
+            ahead = walk.look_ahead(path)
+            if len(ahead) <= len(path):  # A guide fails there.
+                continue
+            probs = ahead[-1]
             enough = self.threshold(probs)
             for child in below[node]:
                 p = float(probs[walk.tree.tokens[child]])
