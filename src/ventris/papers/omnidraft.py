@@ -246,8 +246,8 @@ def _there_and_back(measured: OnPrompts, other: str, kept: dict[str, Any], round
     """What one user's drafter knows of a target once it has been at another one, on prompts new to it."""
     here = measured.model
     elsewhere = ventris.load(other, threads=measured.settings.threads)
-    step = max(len(measured.questions) // (2 * VISIT), 1)
-    learnt, fresh = measured.questions[::step][:VISIT], measured.questions[step // 2 :: step][-VISIT:]
+    chosen = measured.questions[:: max(len(measured.questions) // (2 * VISIT), 1)]
+    learnt, fresh = chosen[0::2][:VISIT], chosen[1::2][:VISIT]
 
     def visit(model: ventris.Model, questions: Sequence[Question], **options: Any) -> Stream:
         made = _drafter(model, {**kept, **options}, rounds)
