@@ -18,6 +18,7 @@ from ventris.draft.omnidraft.network import LearningNetwork
 from ventris.draft.omnidraft.session import LESSONS
 from ventris.engine.ledger import MemoryLedger
 from ventris.models.source import resolve
+from ventris.parts import build_drafter
 from ventris.testing.vocabularies import made_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
@@ -172,6 +173,15 @@ class Tight(MemoryLedger):
             raise MemoryError(owner)
         super().charge(owner, size)
         self.lessons = max(self.lessons, self.held.get(LESSONS, 0))
+
+
+def test_the_draft_model_that_comes_with_ventris_drafts_for_any_target(model):
+    made = build_drafter("omnidraft:memory=none,learn=between", model.workshop)
+    plain = model.generate(PROMPTS[0], max_new_tokens=24)
+    drafted = model.generate(PROMPTS[0], max_new_tokens=24, draft=made, policy="fixed")
+    assert drafted.tokens == plain.tokens
+    assert drafted.stats.drafted > 0
+    assert made.teaching.steps > 0
 
 
 def test_what_is_kept_to_be_learnt_is_booked_and_no_more_than_fits(model, folders):
