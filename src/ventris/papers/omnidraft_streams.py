@@ -19,8 +19,8 @@ from ventris.model import Model
 Places = NDArray[np.int64]
 """Which prompts of a stream."""
 
-Figure = Callable[["Stream", Places], float]
-"""A figure of some prompts of a stream, all of them together."""
+Figure = Callable[["Stream", Places | None], float]
+"""A figure of some prompts of a stream, or of all, taken together."""
 
 
 @dataclass(slots=True)
