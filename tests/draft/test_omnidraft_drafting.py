@@ -185,6 +185,14 @@ def test_what_was_right_as_text_and_refused_is_accepted_once_it_is_learnt():
     assert again.accepted / again.drafted > 0.9
 
 
+def test_a_prompt_shows_mergers_before_anything_is_said():
+    for merge in (True, False):
+        target, made, wanted = stamping(merge=merge)
+        run(target, Greedy(), made, prompts=[[wanted.index("stamp")]], tokens=1)
+        known = [token for _, token in made.translator.mergers]
+        assert known == ([wanted.index("stamp")] if merge else [])
+
+
 def test_drafts_keep_to_budget_confidence_and_end():
     target, made, wanted = stamping()
     decode(target, made)  # to learn the merger

@@ -1,4 +1,4 @@
-"""A tiny model on disk whose vocabulary is not that of the other tiny model."""
+"""A tiny model on disk whose vocabulary is not that of the other tiny model, and what drafts with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,19 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
 from tiny_model import write_tiny_model
+
+import ventris
+from ventris.draft.omnidraft import OmniDraft
+from ventris.parts import build_drafter
+
+PROMPTS = [f"say {number} and {number % 7}" for number in range(6)]
+
+
+def drafter(model: ventris.Model, folders: tuple[Path, Path], **options: object) -> OmniDraft:
+    """Drafts for the target of a pair of folders with its draft model."""
+    options = {"model": str(folders[1]), "learn": "between", "memory": "none", **options}
+    made: OmniDraft = build_drafter({"omnidraft": options}, model.workshop)
+    return made
 
 
 def write_draft_model(folder: Path) -> Path:

@@ -19,7 +19,6 @@ def model_card(
     depths = " | ".join(str(depth) for depth in range(1, len(acceptance) + 1))
     rule = " | ".join("---" for _ in acceptance)
     shares = " | ".join(f"{share:.3f}" for share in acceptance)
-    facts = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in training.items())
     return f"""# {method} heads for {target}
 
 Draft heads for Ventris. They guess tokens and the target decides on each, so with an exact verifier the
@@ -35,10 +34,32 @@ Acceptance is that of a chain of best guesses: how often the guess at a depth is
 all guesses above were. Held-out prompts were never trained on; where texts were answered greedily, those
 are measured.
 
-| training | |
-| --- | --- |
-{facts}
-"""
+{_facts(training)}"""
+
+
+def own_vocabulary_card(target: str, command: str, training: Mapping[str, Any], share: float) -> str:
+    """The same for a draft model with a vocabulary of its own.
+
+    Args:
+        target: Whose answers it learnt from.
+        share: How often its first guess was the next token of held-out texts.
+    """
+    return f"""# A draft model that learnt from {target}
+
+For the drafter `omnidraft` of Ventris, with a vocabulary of its own: for targets of any. The target decides
+on each of its tokens, so with an exact verifier the output is the target's own.
+
+    {command}
+
+It guesses {share:.3f} of its own tokens right in held-out texts, prompts and answers alike.
+
+{_facts(training)}"""
+
+
+def _facts(training: Mapping[str, Any]) -> str:
+    """How a checkpoint was made, as a table."""
+    rows = "".join(f"| {name.replace('_', ' ')} | {value} |\n" for name, value in training.items())
+    return f"| training | |\n| --- | --- |\n{rows}"
 
 
 def tuned_card(target: str, heads: str, command: str, quality: Quality) -> str:
@@ -64,23 +85,6 @@ heads in `{heads}/` guess it better (Medusa-2). It says other things than {targe
 
 The changes are small: blocks of 4 bits round them away, and blocks of 8 bits some of them. Load it as it is
 stored.
-"""
-
-
-def own_vocabulary_card(target: str, command: str, share: float) -> str:
-    """The same for a draft model with a vocabulary of its own.
-
-    Args:
-        target: Whose answers it learnt from.
-        share: How often its first guess was the next token of held-out texts.
-    """
-    return f"""# A draft model that learnt from {target}
-
-For drafter `omnidraft` of Ventris, with a vocabulary of its own.
-
-    {command}
-
-It guesses {share:.3f} of the tokens in held-out texts right.
 """
 
 

@@ -33,7 +33,14 @@ from ventris.train.model_card import own_vocabulary_card
 from ventris.train.run import load_target, refuse_finished, texts_folder
 from ventris.train.settings import OmniDraftSettings
 from ventris.train.target_key import TargetKey
-from ventris.train.texts import Progress, TextShard, claim_folder, distil_texts, read_prompts
+from ventris.train.texts import (
+    Progress,
+    TextShard,
+    claim_folder,
+    distil_texts,
+    prompts_digest,
+    read_prompts,
+)
 from ventris.train.trainer import Trained, train
 from ventris.train.windows import Batch, Text, Windows, split
 
@@ -86,8 +93,19 @@ def train_omnidraft(
         model.target.device,
         progress,
     )
+    facts = {
+        "data": Path(settings.data).name,
+        "prompts_digest": prompts_digest(read_prompts(settings.data, settings.limit)),
+        "training_tokens": sum(len(text.tokens) for text in learnt),
+        "held_out_texts": len(held_out),
+        "seed": settings.seed,
+        "steps": settings.steps,
+        "wall_seconds": round(trained.seconds, 1),
+        "final_loss": round(trained.loss, 4),
+        "device": model.target.device.type,
+    }
     with written_whole(folder / "README.md") as temporary:
-        card = own_vocabulary_card(Path(settings.model).name, command, trained.acceptance[0])
+        card = own_vocabulary_card(Path(settings.model).name, command, facts, trained.acceptance[0])
         temporary.write_text(card, encoding="utf-8")
     with torch.no_grad():
         write_target_folder(folder, config, objective.network.weights(), tokenizer)
@@ -153,7 +171,14 @@ def _tokenizer(
     ends = [target.token_bytes(id).decode() for id in target.eos_ids]
     if not (folder / "tokenizer.json").exists():
         backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        # Digits stay alone: of a number of several digits few vocabularies have the same, and a drafted
+        # token that the target's does not have cannot be proposed. What it has, mergers make up for.
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
         backend.decoder = decoders.ByteLevel()
         names = special or ["<|end|>"]
         trainer = trainers.BpeTrainer(

@@ -14,7 +14,7 @@ process it came from. The paper's own rule is the verifier ``translated-rejectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import exp, prod
 from typing import TYPE_CHECKING, cast
@@ -143,6 +143,9 @@ class OmniDraft:
     def start(self, request: RequestView) -> Session:
         if EMBEDDED in request.prompt:
             return Session(request, None, [])
+        if self.merge:
+            # An answer takes up words of its prompt, and there the target's spelling of them is seen already.
+            self._see(dict.fromkeys(request.prompt))
         # A text must have a beginning to go on from; a prompt of unused ids has none.
         ids = self.map.read(request.prompt) or [self.map.draft.bos_id or 0]
         return Session(request, request.stream(self.model, self.name, ids), ids)
@@ -265,10 +268,15 @@ class OmniDraft:
         spelled = [tuple(state.draft.ids[word.start : word.stop]) for word in matched]
         spelled += [self.map.spell(token) for token in tokens[len(matched) :]]
         if self.teaching.learner is not None and commit.logits is not None:
-            self._note(state, commit, matched, spelled)
+            self._note(state, commit, matched, tokens, spelled)
         state.advance([id for ids in spelled for id in ids])
         if state.rounds >= self.rounds:
             self._teach(state)
+
+    def _see(self, tokens: Iterable[int]) -> None:
+        """Learn the mergers that tokens of the target show, as the draft model spells them."""
+        for token in tokens:
+            self.translator.mergers.learn(self.map.spell(token), token)
 
     def _merge(self, draft: Draft, matched: Sequence[Word], tokens: Sequence[int]) -> None:
         """Learn the mergers that emitted tokens show: as they are spelled, and as they were drafted.
@@ -277,8 +285,7 @@ class OmniDraft:
         that the cache is for.
         """
         mergers = self.translator.mergers
-        for token in tokens:
-            mergers.learn(self.map.spell(token), token)
+        self._see(tokens)
         if len(matched) == len(tokens):
             return
         refused, token = draft.ids[matched[-1].stop if matched else 0 :], tokens[len(matched)]
@@ -288,7 +295,12 @@ class OmniDraft:
                 mergers.learn(tuple(refused[:count]), token)
 
     def _note(
-        self, state: Session, commit: Commit, matched: Sequence[Word], spelled: Sequence[tuple[int, ...]]
+        self,
+        state: Session,
+        commit: Commit,
+        matched: Sequence[Word],
+        tokens: Sequence[int],
+        spelled: Sequence[tuple[int, ...]],
     ) -> None:
         """Remember what the target said of each token and each judged draft, as far as it fits."""
         assert commit.logits is not None
@@ -297,9 +309,9 @@ class OmniDraft:
             return
         logits = commit.logits[list(commit.path)].detach().float().cpu()
         place = len(state.ids)
-        for ids, row in zip(spelled, logits, strict=True):
+        for token, ids, row in zip(tokens, spelled, logits, strict=True):
             if ids and place > 0:
-                state.lessons.append(Lesson(place, place + len(ids)))
+                state.lessons.append(Lesson(place, place + len(ids), token))
                 state.logits.append(row)
             place += len(ids)
         # The first draft that did not match was judged too, where the verifier got as far as that.

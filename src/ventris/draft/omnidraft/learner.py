@@ -2,10 +2,15 @@
 
     L = L_direct + weight * L_merged
 
-L_direct is the reverse KL from the draft model to the target where the target said a token that the draft
-vocabulary has too, over the likeliest shared tokens and one bucket for all the rest. Where it said a token
-that the draft model writes as several, only that token is known, and L_merged is minus the log-probability of
-its pieces. The length head learns beside it, by weighted binary cross-entropy on the chance of acceptance.
+L_direct is a KL divergence between the draft model and the target where the target said a token that the
+draft vocabulary has too, over the likeliest shared tokens and one bucket for all the rest. The paper takes
+the reverse one, which a small draft model follows slowly: it weighs each token by what the draft model
+thinks of it already. On 60 programming tasks new to the shipped one, acceptance came from .026 to .071 with
+the reverse one and to .120 with the forward one.
+
+Where the target said a token that the draft model writes as several, only that token is known, and L_merged
+is minus the log-probability of its pieces. The length head learns beside it, by weighted binary
+cross-entropy on the chance of acceptance.
 """
 
 from __future__ import annotations
@@ -15,9 +20,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from ventris.draft.omnidraft.byte_map import NONE, ByteMap
@@ -45,12 +52,21 @@ HEAD_BATCH = 256
 """Of these in a step."""
 
 
+MergedWeight = Annotated[float, Field(ge=0)] | Literal["target"]
+"""Of the loss on merged tokens: one for all of them, or how likely the target finds each."""
+
+
+Divergence = Literal["forward", "reverse"]
+"""``forward``: KL(p || q) from target to draft model. ``reverse``: KL(q || p), as in the paper."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lesson:
     """A target token that was emitted, as draft ids ``start .. stop - 1`` of a passage."""
 
     start: int
     stop: int
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,7 @@ class _Taught:
         candidates: The likeliest shared tokens there, as draft ids, int64 ``[direct, K]``.
         log_law: Their log-probabilities and that of the rest, ``[direct, K + 1]``.
         merged: The other lessons.
+        chances: How likely the target found the tokens of these, float32 ``[merged]``.
     """
 
     ids: Sequence[int]
@@ -97,6 +114,7 @@ class _Taught:
     candidates: Tensor
     log_law: Tensor
     merged: Sequence[Lesson]
+    chances: Tensor
 
 
 class Learner:
@@ -105,7 +123,9 @@ class Learner:
     Args:
         network: The draft model; changed in place.
         map: The two vocabularies.
-        merged_weight: Of the loss on merged tokens (lambda in the paper).
+        merged_weight: Of the loss on merged tokens (lambda in the paper); ``"target"`` for the target's own
+            probability of each of them.
+        divergence: What the direct loss is.
         learning_rate: Of AdamW; 5e-4 for low-rank changes and 1e-4 for all weights if not given.
         passages: Kept for learning again.
         batch: Passages of a step, the new one among them.
@@ -116,7 +136,8 @@ class Learner:
         self,
         network: LearningNetwork,
         map: ByteMap,
-        merged_weight: float = 0.2,
+        merged_weight: MergedWeight = 0.2,
+        divergence: Divergence = "forward",
         learning_rate: float | None = None,
         passages: int = 16,
         batch: int = 2,
@@ -124,6 +145,7 @@ class Learner:
     ) -> None:
         self.network = network
         self.merged_weight = merged_weight
+        self.divergence = divergence
         self.batch = batch
         self.clip = clip
         self.steps = 0
@@ -171,16 +193,26 @@ class Learner:
     def _teach(self, passage: Passage) -> _Taught:
         """Keep of the target's laws what the loss looks at."""
         single = [lesson.stop - lesson.start == 1 for lesson in passage.lessons]
-        law = passage.logits[single].float().softmax(-1)[:, self._counterparts]
+        direct = [lesson for lesson, shared in zip(passage.lessons, single, strict=True) if shared]
+        merged = [lesson for lesson, shared in zip(passage.lessons, single, strict=True) if not shared]
+        laws = passage.logits.float().softmax(-1)
+        law = laws[single][:, self._counterparts]
         best, place = law.topk(min(CANDIDATES, law.shape[-1]), dim=-1)
         rest = (1 - best.sum(-1, keepdim=True)).clamp_min(0)
         return _Taught(
             passage.ids,
-            [lesson for lesson, direct in zip(passage.lessons, single, strict=True) if direct],
+            direct,
             self._shared[place],
             torch.cat([best, rest], -1).clamp_min(SMALLEST).log(),
-            [lesson for lesson, direct in zip(passage.lessons, single, strict=True) if not direct],
+            merged,
+            laws[[not shared for shared in single], [lesson.token for lesson in merged]],
         )
+
+    def _merged_weights(self, taught: _Taught) -> Tensor:
+        """Of each lesson that is several draft ids, ``[merged]``."""
+        if self.merged_weight == "target":
+            return taught.chances
+        return torch.full_like(taught.chances, self.merged_weight)
 
     def _step(self, batch: Sequence[_Taught]) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -202,13 +234,17 @@ class Learner:
             # What is said at a position is guessed from the row before it.
             direct = [lesson.start - 1 for lesson in taught.direct]
             merged = [place for lesson in taught.merged for place in range(lesson.start, lesson.stop)]
+            pieces = torch.tensor([lesson.stop - lesson.start for lesson in taught.merged], dtype=torch.int64)
             logits = decoder.logits(rows[row, [*direct, *(place - 1 for place in merged)]])
             log_q = logits.log_softmax(-1)
             if direct:
-                total = total + _reverse_kl(log_q[: len(direct)], taught.candidates, taught.log_law).sum()
+                p, q = taught.log_law, _with_rest(log_q[: len(direct)], taught.candidates)
+                one, other = (p, q) if self.divergence == "forward" else (q, p)
+                total = total + (one.exp() * (one - other)).sum()
             if merged and self.merged_weight:
                 said = ids[row, merged]
-                total = total - self.merged_weight * log_q[len(direct) :].gather(1, said[:, None]).sum()
+                weights = self._merged_weights(taught).repeat_interleave(pieces)
+                total = total - weights @ log_q[len(direct) :].gather(1, said[:, None])[:, 0]
             lessons += len(taught.direct) + len(taught.merged)
         return total / max(lessons, 1)
 
@@ -232,9 +268,8 @@ class Learner:
             self._head_optimizer.step()
 
 
-def _reverse_kl(log_q: Tensor, candidates: Tensor, log_law: Tensor) -> Tensor:
-    """KL(q || p) over candidates and the rest of both, ``[n]``; ``log_q: [n, draft_size]``."""
+def _with_rest(log_q: Tensor, candidates: Tensor) -> Tensor:
+    """Log-probabilities of candidates and of all else together, ``[n, draft_size] -> [n, K + 1]``."""
     told_apart = log_q.gather(1, candidates)
     rest = (1 - told_apart.exp().sum(-1, keepdim=True)).clamp_min(SMALLEST).log()
-    log_q = torch.cat([told_apart, rest], -1)
-    return (log_q.exp() * (log_q - log_law)).sum(-1)
+    return torch.cat([told_apart, rest], -1)

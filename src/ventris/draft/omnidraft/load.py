@@ -6,6 +6,7 @@ import hashlib
 from functools import partial
 from pathlib import Path
 
+from ventris.draft.checkpoint import SHIPPED
 from ventris.draft.decoder_beside import whole_decoder_beside
 from ventris.draft.omnidraft.byte_map import ByteMap
 from ventris.draft.omnidraft.learner import Learner
@@ -22,6 +23,9 @@ from ventris.models.cache_folder import cache_folder
 from ventris.models.source import ModelSource, resolve
 from ventris.models.tokenizer import Tokenizer
 
+SHIPPED_MODEL = SHIPPED / "omnidraft"
+"""The draft model that comes with Ventris; for targets of any vocabulary."""
+
 
 def load_parts(
     options: OmniDraftOptions, target: Target, tokenizer: Tokenizer
@@ -31,7 +35,7 @@ def load_parts(
     Raises:
         BadInput: if the draft model cannot be used, or its memory is damaged or too small.
     """
-    source = resolve(options.model)
+    source = resolve(options.model or str(SHIPPED_MODEL))
     config = source.config
     if config is None:
         raise BadInput(
@@ -46,7 +50,7 @@ def load_parts(
         memory.check(sum(t.nbytes for t in network.learnt().values()) + mergers.most_bytes)
         _fill(network, mergers, memory)
     make_model = partial(whole_decoder_beside, target, config)
-    learner = Learner(network, map, options.merged_weight)
+    learner = Learner(network, map, options.merged_weight, options.divergence, options.learning_rate)
     teaching = Teaching(mergers, options.learn, learner, make_model, memory)
     weights = {name: weight.detach() for name, weight in network.weights().items()}
     return make_model(weights), Translator(map, mergers), teaching

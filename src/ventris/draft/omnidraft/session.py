@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 import torch
@@ -103,6 +103,6 @@ class Session:
         if not lessons:
             return None
         first = max(lessons[0].start - CONTEXT, 0)
-        moved = [Lesson(lesson.start - first, lesson.stop - first) for lesson in lessons]
+        moved = [replace(lesson, start=lesson.start - first, stop=lesson.stop - first) for lesson in lessons]
         passage = Passage(self.ids[first : lessons[-1].stop], moved, torch.stack(logits))
         return passage, Judged(torch.stack(rows) if rows else torch.empty(0, 0), torch.tensor(chances))
