@@ -37,6 +37,7 @@ def test_quality_calls_and_speeds_stand_beside_plain_decoding(given, itself, tmp
     for name in itself:
         at = f"{name} at its thresholds"
         assert rows[f"points lost, {at}"].value == 0
+        assert rows[f"right answers, {name} with nothing refused; plain"].value == 0  # a random model's
         calls = rows[f"calls an answer, {at}; plain decoding"]
         assert calls.value < calls.baseline == plain.value
         tokens = rows[f"tokens a call, {at}; exact speculation"]
@@ -61,8 +62,8 @@ def test_tasks_that_thresholds_are_fitted_on_are_not_shown(given, itself, tmp_pa
     monkeypatch.setattr(
         bild,
         "try_grid",
-        lambda model, draft, tasks, plan: (
-            asked.append({task.question for task in tasks}) or tried(model, draft, tasks, plan)
+        lambda model, draft, tasks, *more, **known: (
+            asked.append({task.question for task in tasks}) or tried(model, draft, tasks, *more, **known)
         ),
     )
     drafts = {"aligned": itself["aligned"]}
@@ -114,14 +115,14 @@ def test_two_small_models_are_tuned_and_kept(given, tmp_path, monkeypatch):
         "training": training,
         "grid": False,
     }
-    found = reproduce_bild(**run, **SMALL, **given)
+    found = reproduce_bild(**run, **{**SMALL, "raced": 0}, **given)
     own, references = (read_prompts(next(out.glob(f"{name}-*.jsonl"))) for name in bild.ARMS)
     assert [record.content for record in own] == [record.content for record in references]
     assert not any(record.answer for record in own)
     assert all(record.answer for record in references)
     assert {part_of(record.content) for record in own} == {"train"}
     monkeypatch.setattr(bild, "tune", None)  # a second run trains nothing
-    again = reproduce_bild(**run, **SMALL, **given)
+    again = reproduce_bild(**run, **{**SMALL, "raced": 0}, **given)
     lost = [row.value for row in found.ours if row.name.startswith("points lost")]
     assert lost == [row.value for row in again.ours if row.name.startswith("points lost")]
     assert len(lost) == 2

@@ -34,7 +34,14 @@ from ventris.papers.tuned_draft import tune
 from ventris.train.fact_tasks import FactTask, fact_tasks, write_answers, write_questions
 from ventris.train.scored import Outcome, scored_facts
 from ventris.train.threshold_settings import GridSettings
-from ventris.train.thresholds import Fitted, measure, read_thresholds, try_grid, write_thresholds
+from ventris.train.thresholds import (
+    Fitted,
+    Thresholds,
+    measure,
+    read_thresholds,
+    try_grid,
+    write_thresholds,
+)
 
 FIGURE = (
     "1.34 to 1.85 times as fast as the large model alone at about its quality, up to 2.12 times for a point "
@@ -53,6 +60,12 @@ TEACHING: dict[str, Any] = {
     "bfloat16": True,
 }
 """How small models are tuned, unless said otherwise."""
+
+EVERYTHING = 1e9
+"""Nats within which every drafted token lies."""
+
+LONGEST = 64
+"""Tokens that the small model writes where nothing stops it: a whole answer of most tasks."""
 
 NORMAL = 1.96
 """Standard errors from the middle of a normal distribution to the end of its 95 % interval."""
@@ -109,14 +122,15 @@ def reproduce_bild(
     plan = checked_settings(
         GridSettings, {**tried, "max_new_tokens": max_new_tokens}, "ventris train thresholds"
     )
+    folder = Path(out).expanduser() if out else cache_folder() / "training" / "bild"
     model = load_model(chosen)
     both = fact_tasks(fitted_on + tasks, chosen.seed, "test")
     fitting, shown = scored_facts(both[:fitted_on]), scored_facts(both[fitted_on:])
     if drafts is None:
         given = {"steps": steps, "max_new_tokens": max_new_tokens, **(training or {})}
-        drafts = _taught(_folder(out), model.target, start, taught, chosen, given)
+        drafts = _taught(folder, model.target, start, taught, chosen, given)
     if thresholds is None:
-        thresholds = {name: str(_folder(out) / f"{name}.yaml") for name in drafts}
+        thresholds = {name: str(folder / f"{name}.yaml") for name in drafts}
         for name, draft in drafts.items():
             write_thresholds(Path(thresholds[name]), try_grid(model, draft, fitting, plan), draft)
     pairs = {name: read_thresholds(path) for name, path in thresholds.items()}
@@ -128,10 +142,14 @@ def reproduce_bild(
         exact = measure(model, shown, plan, **{**parts, "verifier": "greedy"})
         chosen_ones[name] = measure(model, shown, plan, **parts)
         rows += _at_thresholds(name, chosen_ones[name], plain, exact)
+        alone = Thresholds(0.0, EVERYTHING, LONGEST).settings(drafts[name])
+        rows.append(
+            _quality(f"{name} with nothing refused; plain", measure(model, shown, plan, **alone), plain)
+        )
     rows += _compared(chosen_ones)
     if grid:
         for name, draft in drafts.items():
-            rows += _curve(name, try_grid(model, draft, shown, plan))
+            rows += _curve(name, try_grid(model, draft, shown, plan, plain=plain))
     if raced:
         rows += _race(model, pairs, both[fitted_on:][:raced], chosen)
     notes = [
@@ -141,10 +159,6 @@ def reproduce_bild(
         *(f"{name}: {parts['policy']}, {parts['verifier']}" for name, parts in pairs.items()),
     ]
     return Reproduction("bild", FIGURE, rows, perf_counter() - started, notes)
-
-
-def _folder(out: str | None) -> Path:
-    return Path(out).expanduser() if out else cache_folder() / "training" / "bild"
 
 
 def _taught(
@@ -180,10 +194,8 @@ def _calls(name: str, found: Outcome, plain: Outcome | None = None) -> Row:
 
 
 def _tokens(name: str, found: Outcome, exact: Outcome) -> Row:
-    baseline = None if exact is None else exact.tokens_per_call
-    return Row(
-        f"tokens a call, {name}", found.tokens_per_call, "tokens", baseline, found.tokens_per_call_error
-    )
+    value, error = found.tokens_per_call, found.tokens_per_call_error
+    return Row(f"tokens a call, {name}", value, "tokens", exact.tokens_per_call, error)
 
 
 def _at_thresholds(name: str, found: Outcome, plain: Outcome, exact: Outcome) -> list[Row]:

@@ -126,6 +126,7 @@ def try_grid(
     tasks: Sequence[ScoredTask],
     settings: GridSettings,
     progress: Progress | None = None,
+    plain: Outcome | None = None,
 ) -> Fitted:
     """Decode the tasks with every pair of thresholds.
 
@@ -133,13 +134,14 @@ def try_grid(
 
     Args:
         settings: Which pairs, and what the chosen one may lose.
+        plain: What plain decoding made of the tasks, if that is known.
     """
     pairs = [
         Thresholds(confidence, nats, settings.depth)
         for confidence in settings.confidences
         for nats in sorted({0.0, *settings.distances})
     ]
-    plain = measure(model, tasks, settings)
+    plain = plain or measure(model, tasks, settings)
     grid = {}
     for number, pair in enumerate(pairs):
         if progress:
