@@ -37,7 +37,9 @@ def test_quality_calls_and_speeds_stand_beside_plain_decoding(given, itself, tmp
     for name in itself:
         at = f"{name} at its thresholds"
         assert rows[f"points lost, {at}"].value == 0
-        assert rows[f"right answers, {name} with nothing refused; plain"].value == 0  # a random model's
+        assert (
+            rows[f"right answers, {name} with nothing refused; plain decoding"].value == 0
+        )  # a random model's
         calls = rows[f"calls an answer, {at}; plain decoding"]
         assert calls.value < calls.baseline == plain.value
         tokens = rows[f"tokens a call, {at}; exact speculation"]

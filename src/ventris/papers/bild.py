@@ -32,7 +32,7 @@ from ventris.models.cache_folder import cache_folder
 from ventris.papers.reproduction import Reproduction, Row
 from ventris.papers.tuned_draft import tune
 from ventris.train.fact_tasks import FactTask, fact_tasks, write_answers, write_questions
-from ventris.train.scored import Outcome, scored_facts
+from ventris.train.scored import Outcome, ScoredTask, scored_facts
 from ventris.train.threshold_settings import GridSettings
 from ventris.train.thresholds import (
     Fitted,
@@ -135,21 +135,7 @@ def reproduce_bild(
             write_thresholds(Path(thresholds[name]), try_grid(model, draft, fitting, plan), draft)
     pairs = {name: read_thresholds(path) for name, path in thresholds.items()}
 
-    plain = measure(model, shown, plan)
-    rows = [_quality("plain decoding", plain), _calls("plain decoding", plain)]
-    chosen_ones = {}
-    for name, parts in pairs.items():
-        exact = measure(model, shown, plan, **{**parts, "verifier": "greedy"})
-        chosen_ones[name] = measure(model, shown, plan, **parts)
-        rows += _at_thresholds(name, chosen_ones[name], plain, exact)
-        alone = Thresholds(0.0, EVERYTHING, LONGEST).settings(drafts[name])
-        rows.append(
-            _quality(f"{name} with nothing refused; plain", measure(model, shown, plan, **alone), plain)
-        )
-    rows += _compared(chosen_ones)
-    if grid:
-        for name, draft in drafts.items():
-            rows += _curve(name, try_grid(model, draft, shown, plan, plain=plain))
+    rows = _on_tasks(model, shown, plan, drafts, pairs, grid)
     if raced:
         rows += _race(model, pairs, both[fitted_on:][:raced], chosen)
     notes = [
@@ -181,6 +167,31 @@ def _taught(
             write_answers(data, lessons, seed=chosen.seed)
         tune(place, first, str(data), chosen, {**TEACHING, "threads": chosen.threads, **given})
     return drafts
+
+
+def _on_tasks(
+    model: Model,
+    tasks: Sequence[ScoredTask],
+    plan: GridSettings,
+    drafts: Mapping[str, str],
+    pairs: Mapping[str, dict[str, str]],
+    grid: bool,
+) -> list[Row]:
+    """Quality and calls of everything."""
+    plain = measure(model, tasks, plan)
+    rows = [_quality("plain decoding", plain), _calls("plain decoding", plain)]
+    fitted = {}
+    for name, parts in pairs.items():
+        exact = measure(model, tasks, plan, **{**parts, "verifier": "greedy"})
+        fitted[name] = measure(model, tasks, plan, **parts)
+        alone = measure(model, tasks, plan, **Thresholds(0.0, EVERYTHING, LONGEST).settings(drafts[name]))
+        rows += _at_thresholds(name, fitted[name], plain, exact)
+        rows.append(_quality(f"{name} with nothing refused; plain decoding", alone, plain))
+    rows += _compared(fitted)
+    if grid:
+        for name, draft in drafts.items():
+            rows += _curve(name, try_grid(model, draft, tasks, plan, plain=plain))
+    return rows
 
 
 def _quality(name: str, found: Outcome, plain: Outcome | None = None) -> Row:
