@@ -95,7 +95,7 @@ def test_thresholds_that_were_fitted_before_are_used(given, itself, tmp_path):
 def test_two_small_models_are_tuned_and_kept(given, tmp_path, monkeypatch):
     folder = tmp_path / "first"
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "abc"}\n{"prompt": "xyz"}\n{"prompt": "uvw"}\n')
-    training = {"cache": str(tmp_path / "texts"), "window": 64, "batch": 4, "shortlist": 60, "held_out": 0.1}
+    training = {"cache": str(tmp_path / "texts"), "window": 320, "batch": 4, "shortlist": 60, "held_out": 0.1}
     first = {
         "model": given["model"],
         "dtype": "float32",
