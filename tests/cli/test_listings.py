@@ -83,7 +83,7 @@ def test_a_planned_paper_says_what_it_waits_for(run: Run) -> None:
 
 
 def reproduce_medusa(prompts: int = 3, draft: str = "ngram") -> Reproduction:
-    rows = [Row("speed-up", 2.0 * prompts, "tok/s", 3.0), Row("acceptance", 0.7, "")]
+    rows = [Row("speed-up", 2.0 * prompts, "tok/s", 3.0), Row("acceptance", 0.7, "", error=0.05)]
     return Reproduction("medusa", "2.2x", rows, 1.5, [f"drafted by {draft}"])
 
 
@@ -105,7 +105,7 @@ def works(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reproduction_is_shown_beside_the_paper(run: Run) -> None:
     ran = run("reproduce", "medusa", "--option", "prompts=6", "--option", "draft=model:x")
     assert ran.code == 0
-    for text in ("paper: 2.2x", "12 tok/s", "4x", "drafted by model:x"):
+    for text in ("paper: 2.2x", "12 tok/s", "4x", "0.7 ± 0.05", "drafted by model:x"):
         assert text in ran.out
     assert run("reproduce", "medusa", "--json").json["ours"][0]["value"] == 6.0
 

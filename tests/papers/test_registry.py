@@ -208,7 +208,10 @@ def test_reproducing_an_unknown_paper_says_so() -> None:
 
 
 def sample(slug: str = "example") -> Reproduction:
-    rows = [Row("tokens per step", 2.4, "tokens", baseline=1.0), Row("accuracy of head 1", 0.56, "share")]
+    rows = [
+        Row("tokens per step", 2.4, "tokens", baseline=1.0, error=0.2),
+        Row("accuracy of head 1", 0.56, "share"),
+    ]
     return Reproduction(slug, paper_figure="2x", ours=rows, seconds=1.5, notes=["one thread"])
 
 
@@ -221,6 +224,7 @@ def test_a_reproduction_round_trips() -> None:
         "value": 2.4,
         "unit": "tokens",
         "baseline": 1.0,
+        "error": 0.2,
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from ventris.bench.likeness import longest_common
-from ventris.papers.bild import Setting, best_by_quality, reproduce_bild
 from ventris.papers.jsonschemabench import reproduce_jsonschemabench
 from ventris.papers.spectr import reproduce_spectr
 
@@ -24,24 +23,6 @@ def test_spectr(given):
     assert 2 < two.value <= 4
     assert min(alone.value, several.value) > 0
     assert several.baseline == alone.value
-
-
-def test_bild(given):
-    found = reproduce_bild(confidences=(0.0, 2.0), nats=(0.0, 50.0), **given)
-    *best, race = found.ours
-    # A distance of 0 is greedy decoding; a confidence above 1 drafts nothing and is none of the best.
-    assert best[0].name == "tokens a pass at confidence 0, 0 nats, ROUGE-L 100.0"
-    assert best[0].value > 2
-    assert race.value > 0
-    assert race.baseline > 0
-
-
-def test_only_settings_that_no_other_beats_are_shown():
-    settings = [
-        Setting(0, n, likeness, passes)
-        for n, likeness, passes in [(1, 100, 1.5), (2, 99, 1.4), (3, 98, 2.0), (4, 98, 1.9), (5, 90, 2.0)]
-    ]
-    assert [s.nats for s in best_by_quality(settings)] == [1, 3]
 
 
 def test_the_longest_common_subsequence():

@@ -80,7 +80,8 @@ def _print(result: Reproduction) -> None:
         known = row.baseline is not None
         baseline = f"{row.baseline:.4g} {row.unit}" if known else ""
         ratio = f"{row.value / row.baseline:.3g}x" if row.baseline else ""
-        table.add_row(Text(row.name), Text(f"{row.value:.4g} {row.unit}"), Text(baseline), ratio)
+        error = "" if row.error is None else f" ± {row.error:.2g}"
+        table.add_row(Text(row.name), Text(f"{row.value:.4g}{error} {row.unit}"), Text(baseline), ratio)
     out.print(table)
     for note in result.notes:
         out.print(Text(f"· {note}", style="dim"))

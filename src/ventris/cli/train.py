@@ -15,6 +15,7 @@ import typer
 from ventris.cli.command_options import with_options
 from ventris.cli.option_fields import option_fields
 from ventris.cli.streams import console, error_console
+from ventris.engine.errors import BadInput
 from ventris.train.judge_settings import JudgeSettings
 from ventris.train.medusa2_settings import Medusa2Settings
 from ventris.train.settings import (
@@ -32,6 +33,7 @@ from ventris.train.settings import (
     TargetSettings,
     read_settings,
 )
+from ventris.train.threshold_settings import ThresholdSettings
 
 if TYPE_CHECKING:
     from ventris.train.texts import Progress
@@ -171,19 +173,43 @@ def judge(settings: JudgeSettings) -> None:
     _say_where(settings)
 
 
+def thresholds(settings: ThresholdSettings) -> None:
+    """Fit the two thresholds of Big Little Decoder to a pair of models, on tasks whose answers are scored."""
+    from ventris.train.thresholds import described, train_thresholds
+
+    with _progress() as progress:
+        fitted = train_thresholds(settings, progress)
+    for name, pair in (("chosen", fitted.chosen), ("exact", fitted.exact)):
+        console().print(f"{name}: {pair}: {described(fitted, pair)}", highlight=False, soft_wrap=True)
+    error_console().print(
+        f"the settings are in {settings.out}; use them with --config {settings.out}",
+        style="dim",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def tasks(
     out: Annotated[Path, typer.Option(help="JSONL file to write")],
     count: Annotated[int, typer.Option(help="tasks", metavar="N", min=1)] = 1000,
     wording: Annotated[
         int | None, typer.Option(help="which of four wordings; any if not given", metavar="N", min=1, max=4)
     ] = None,
+    unanswered: Annotated[
+        bool, typer.Option("--unanswered", help="leave the answers to the target that is trained for")
+    ] = False,
     seed: Annotated[int, typer.Option(help="start of the random stream", metavar="N")] = 0,
 ) -> None:
-    """Write generated tasks with right answers, for a drafter that words them unlike the target."""
-    from ventris.train.fact_tasks import fact_tasks, write_answers
+    """Write generated tasks, with right answers that are worded unlike the target's or with none."""
+    from ventris.train.fact_tasks import fact_tasks, write_answers, write_questions
 
-    chosen = None if wording is None else wording - 1
-    write_answers(out.expanduser(), fact_tasks(count, seed), chosen, seed)
+    if unanswered and wording is not None:
+        raise BadInput("--unanswered writes no answers, so there is no --wording to choose; give one of them")
+    made = fact_tasks(count, seed)
+    if unanswered:
+        write_questions(out.expanduser(), made)
+    else:
+        write_answers(out.expanduser(), made, None if wording is None else wording - 1, seed)
 
 
 def forms(settings: FormSettings) -> None:
@@ -217,6 +243,7 @@ METHODS: tuple[tuple[Callable[..., None], type[TargetSettings]], ...] = (
     (omnidraft, OmniDraftSettings),
     (judge, JudgeSettings),
     (forms, FormSettings),
+    (thresholds, ThresholdSettings),
 )
 
 

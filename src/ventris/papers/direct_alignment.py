@@ -20,9 +20,7 @@ from ventris.engine.request import Completion
 from ventris.models.weight_names import weight_shapes
 from ventris.papers.on_prompts import OnPrompts, tokens_per_pass
 from ventris.papers.reproduction import Reproduction, Row
-from ventris.train.aligned import train_aligned
-from ventris.train.settings import AlignedSettings
-from ventris.train.settings import read_settings as read_training
+from ventris.papers.tuned_draft import tune
 
 FIGURE = "2.4 times as fast as plain decoding, block efficiency up to 2.3 (Llama 2 Chat 7B, drafter of 115M)"
 
@@ -63,7 +61,10 @@ def reproduce_direct_alignment(
     with tempfile.TemporaryDirectory(prefix="ventris-") as folder:
         for loss in losses:
             tuned[loss] = Path(folder) / loss
-            _tune(tuned[loss], first, loss, steps, prompts, measured, training or {})
+            # Texts and hidden rows are made once and shared.
+            rates = {"learning_rate": 1e-4, "warmup": steps // 10}
+            given = {**rates, **(training or {}), "loss": loss, "steps": steps}
+            tune(tuned[loss], first, prompts, measured.settings, given)
         untouched = _by_task(measured, first, depths)
         rows = []
         for loss, checkpoint in tuned.items():
@@ -77,28 +78,6 @@ def reproduce_direct_alignment(
         f"({share:.3f} * drafted + 1)",
     )
     return Reproduction("direct-alignment", FIGURE, rows, perf_counter() - started, notes)
-
-
-def _tune(
-    folder: Path,
-    start: Path,
-    loss: str,
-    steps: int,
-    prompts: str,
-    measured: OnPrompts,
-    training: dict[str, Any],
-) -> None:
-    """Tune the draft model with one loss; texts and hidden rows are made once and shared."""
-    made = read_config(start)
-    shape = {
-        "layers": len(made["sizes"]["layers"]),
-        "own_rows": made["sizes"]["rows"] == "own",
-        "shortlist": made["sizes"]["shortlist"],
-    }
-    model = {"model": measured.settings.model, "dtype": measured.settings.dtype}
-    places = {"data": prompts, "out": str(folder), "start": str(start)}
-    given = {"learning_rate": 1e-4, "warmup": steps // 10, **model, **shape, **training, **places}
-    train_aligned(read_training(AlignedSettings, {**given, "loss": loss, "steps": steps}))
 
 
 def _by_task(measured: OnPrompts, checkpoint: Path, depths: Sequence[int]) -> dict[tuple[str, int], float]:

@@ -11,13 +11,15 @@ class Row:
     """One measured figure.
 
     ``baseline`` is the same quantity, measured in the same run, for what it is compared with; None if there
-    is nothing to compare it with.
+    is nothing to compare it with. ``error`` is the standard error of ``value``, in its unit; None if it was
+    not measured.
     """
 
     name: str
     value: float
     unit: str
     baseline: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)

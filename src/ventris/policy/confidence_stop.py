@@ -25,7 +25,7 @@ class ConfidenceStop:
 
     Args:
         confidence: Probability below which the drafter hands over; above 1 nothing is drafted.
-        depth: Drafted tokens in a row at most.
+        depth: Drafted tokens in a row at most; a drafter with a smaller depth of its own stops there.
     """
 
     name = "confidence-stop"

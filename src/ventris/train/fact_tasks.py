@@ -111,16 +111,26 @@ def part_of(question: str) -> Part:
 
 
 def write_answers(path: Path, tasks: Sequence[FactTask], wording: int | None = None, seed: int = 0) -> None:
-    """Write tasks as JSONL with ``prompt``, ``answer`` and ``family``.
+    """Write tasks as JSONL with ``prompt``, ``family`` and ``answer``.
 
     Args:
         wording: Which of the right answers, the first is 0; ``None`` for any, at random.
     """
     random = Random(seed)
-    lines = []
-    for task in tasks:
-        answer = random.choice(task.answers) if wording is None else task.answers[wording]
-        lines.append(json.dumps({"prompt": task.question, "answer": answer, "family": task.family}))
+    chosen = [random.choice(task.answers) if wording is None else task.answers[wording] for task in tasks]
+    _write_lines(path, tasks, [{"answer": answer} for answer in chosen])
+
+
+def write_questions(path: Path, tasks: Sequence[FactTask]) -> None:
+    """Write tasks as JSONL with ``prompt`` and ``family``, for a target to answer in its own words."""
+    _write_lines(path, tasks, [{}] * len(tasks))
+
+
+def _write_lines(path: Path, tasks: Sequence[FactTask], more: Sequence[Mapping[str, str]]) -> None:
+    lines = [
+        json.dumps({"prompt": task.question, **entries, "family": task.family})
+        for task, entries in zip(tasks, more, strict=True)
+    ]
     with written_whole(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
