@@ -13,6 +13,7 @@ from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
 from ventris.policy import AcceptanceThreshold, Fixed, Goodput
+from ventris.policy.goodput import _Known
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.verify import Synthetic
 
@@ -40,10 +41,16 @@ class Reading(SimulatedDrafter):
 class Simulation:
     """An engine on a virtual clock whose passes take what ``FLAT`` says."""
 
-    def __init__(self, policy: object, level_seconds: float, token_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        policy: object,
+        level_seconds: float,
+        token_seconds: float = 0.0,
+        drafter: type[Reading] = Reading,
+    ) -> None:
         self.time = VirtualTime()
         self.policy = policy
-        self.drafter = Reading(self.time, level_seconds, token_seconds)
+        self.drafter = drafter(self.time, level_seconds, token_seconds)
         target = SimulatedTarget(self.time, lambda nodes, context: FLAT(nodes))
         self.engine = Engine(target, 8, clock=self.time)
 
@@ -90,6 +97,42 @@ def test_reading_the_prompt_does_not_make_a_drafter_seem_dear() -> None:
         drafted.append(completion.stats.drafted / completion.stats.steps)
     assert drafted[0] > 1
     assert drafted[1] > 0.8 * drafted[0]
+
+
+class Stalling(Reading):
+    """Now and then something else runs on the machine, and a call takes as long as five steps."""
+
+    calls = 0
+
+    def propose(self, jobs: Sequence[DraftJob]) -> list[TokenTree]:
+        self.calls += 1
+        if self.calls in (2, 12, 40):
+            self.time.now += 0.05
+        return super().propose(jobs)
+
+
+def test_a_call_that_was_held_up_does_not_make_a_drafter_seem_dear() -> None:
+    drafted = []
+    for drafter in (Reading, Stalling):
+        simulation = Simulation(Goodput(FLAT), 0.0012, drafter=drafter)
+        completion = simulation.add(Synthetic(0.6), 150)
+        list(simulation.engine.run())
+        drafted.append(completion.stats.drafted / completion.stats.steps)
+    assert drafted[1] > 0.9 * drafted[0]
+
+
+def test_depths_that_were_given_up_early_are_tried_again() -> None:
+    """Three refusals at the second depth say little once the first has long been kept."""
+    known = _Known()
+    for _ in range(3):
+        known.judge(0, 1.0)
+        known.judge(1, 0.0)
+    before = known.reach(2)[1]
+    for _ in range(60):
+        known.judge(0, 1.0)
+        known.fade(1)
+    assert before < 0.4
+    assert known.reach(2)[1] > 0.8
 
 
 def test_a_dear_drafter_is_tried_again_and_the_trial_is_scored() -> None:

@@ -94,11 +94,11 @@ class LongSpec(TrainedDrafter):
         """Options of the LongSpec drafter."""
 
         nodes: int = Field(16, ge=1, le=LARGEST_TREE, description="drafted tokens at most")
-        depth: int = Field(3, ge=1, le=16, description="tokens drafted ahead")
-        width: int = Field(6, ge=1, le=16, description="nodes kept of each level; 1 for a chain")
+        depth: int = Field(5, ge=1, le=16, description="tokens drafted ahead")
+        width: int = Field(4, ge=1, le=16, description="nodes kept of each level; 1 for a chain")
 
     def __init__(
-        self, target: Target, network: LongSpecNetwork, nodes: int = 16, depth: int = 3, width: int = 6
+        self, target: Target, network: LongSpecNetwork, nodes: int = 16, depth: int = 5, width: int = 4
     ) -> None:
         self.target = target
         self.nodes = nodes

@@ -54,6 +54,15 @@ FIRST_ACCEPTANCE = 0.6
 DEPTH_WEIGHT = 2.0
 """Judgements that the acceptance of one depth counts for in that of the next."""
 
+FADING = 0.95
+"""Factor on the judgements of depths that were not drafted to, so that they are tried again."""
+
+WARM_UP = 2
+"""Calls of a drafter that say nothing about its price."""
+
+OUTLIER = 2.0
+"""A call counts for at most so many times what was expected: something else ran on the machine."""
+
 
 @dataclass(slots=True)
 class _Known:
@@ -92,6 +101,12 @@ class _Known:
             found.append(reached)
         return found
 
+    def fade(self, first: int) -> None:
+        """Forget some of the depths from ``first`` on, which were not judged."""
+        for level in range(first, len(self.kept_at)):
+            self.kept_at[level] *= FADING
+            self.judged_at[level] *= FADING
+
     def judge(self, level: int, kept: float) -> None:
         """Count a judgement of a depth."""
         while len(self.kept_at) <= level:
@@ -107,6 +122,7 @@ class _Calls:
 
     Attributes:
         depth: Running mean of the levels that it drafted.
+        warm: Calls that there were, up to :data:`WARM_UP` and one.
         behind: Tokens that it has to catch up on in this step.
         fit: Times T(1): a call itself, each level, each token that it had to catch up on. That a prompt is
             read in the first call says nothing about the next one.
@@ -114,12 +130,21 @@ class _Calls:
 
     depth: float
     behind: int = 0
+    warm: int = 1
     fit: RunningFit = field(default_factory=lambda: RunningFit((0.0,) * 3, (0.3, 0.1, 0.3)))
 
     def learn(self, depth: int, took: float) -> None:
         """Count a call that took so many times T(1)."""
         self.depth += 0.1 * (depth - self.depth)
-        self.fit.observe((1.0, depth, self.behind), took)
+        self.warm += 1
+        if self.warm <= WARM_UP:
+            return
+        features = (1.0, depth, self.behind)
+        if self.warm > WARM_UP + 1:
+            self.warm = WARM_UP + 1
+            expected = sum(c * f for c, f in zip(self.fit.coefficients(), features, strict=True))
+            took = min(took, OUTLIER * expected) if expected > 0 else took
+        self.fit.observe(features, took)
 
 
 class Goodput:
@@ -259,6 +284,7 @@ class Goodput:
             judged_levels[level] = judged_levels.get(level, False) or kept
         for level, kept in judged_levels.items():
             known.judge(level, kept)
+        known.fade(max(judged_levels, default=-1) + 1)
         if path[-1] in known.unscored:
             # Drafts were paid for that were not scored; the likely ones alone would say too much.
             known.judge(len(path) - 1, known.unscored[path[-1]])
