@@ -12,14 +12,13 @@ import traceback
 
 import typer
 
-from ventris.cli.interrupts import take_interrupt
+from ventris.cli.interrupts import INTERRUPTED, take_interrupt
 from ventris.cli.streams import discard_output
 from ventris.engine.errors import BrokenModel, StageLost, VentrisError
 
 FAILED = 1
 BAD_INPUT = 2
 BUG = 70
-INTERRUPTED = 130
 READER_GONE = 141
 
 

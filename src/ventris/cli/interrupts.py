@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
 _pending = False
 
 
