@@ -122,7 +122,7 @@ class _Calls:
 
     Attributes:
         depth: Running mean of the levels that it drafted.
-        warm: Calls that there were, up to :data:`WARM_UP` and one.
+        count: Calls that there were.
         behind: Tokens that it has to catch up on in this step.
         fit: Times T(1): a call itself, each level, each token that it had to catch up on. That a prompt is
             read in the first call says nothing about the next one.
@@ -130,20 +130,19 @@ class _Calls:
 
     depth: float
     behind: int = 0
-    warm: int = 1
+    count: int = 1
     fit: RunningFit = field(default_factory=lambda: RunningFit((0.0,) * 3, (0.3, 0.1, 0.3)))
 
     def learn(self, depth: int, took: float) -> None:
         """Count a call that took so many times T(1)."""
         self.depth += 0.1 * (depth - self.depth)
-        self.warm += 1
-        if self.warm <= WARM_UP:
+        self.count += 1
+        if self.count <= WARM_UP:
             return
         features = (1.0, depth, self.behind)
-        if self.warm > WARM_UP + 1:
-            self.warm = WARM_UP + 1
+        if self.count > WARM_UP + 1:
             expected = sum(c * f for c, f in zip(self.fit.coefficients(), features, strict=True))
-            took = min(took, OUTLIER * expected) if expected > 0 else took
+            took = min(took, OUTLIER * expected)
         self.fit.observe(features, took)
 
 
