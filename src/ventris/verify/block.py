@@ -72,21 +72,19 @@ class Block:
         There are none behind a node where a guide fails; the draft counts as ended there.
         """
         ahead = walk.look_ahead(chain)
+        chain = chain[: len(ahead)]
         weight, kept = 1.0, 0
         following: Tensor | None = ahead[0]
         random = walk.randomness(Purpose.VERIFY)
         parents = [0, *chain]
-        for length in range(min(len(chain), len(ahead)) + 1):
+        for length in range(len(chain) + 1):
             if length:
                 token = walk.tree.tokens[chain[length - 1]]
                 q = walk.tree.draft_probs[parents[length - 1]]
                 weight = min(1.0, weight * float(ahead[length - 1][token]) / float(q[token]))
-            if length == len(ahead):
-                if random.bernoulli(weight):
-                    return length, None
-                break
+            left: Tensor | None
             if length == len(chain):
-                left = ahead[length]
+                left = ahead[length] if length < len(ahead) else None
                 chance = weight
             else:
                 left = (weight * ahead[length] - walk.tree.draft_probs[parents[length]]).clamp_min(0)
@@ -94,5 +92,5 @@ class Block:
                 chance = mass / (mass + 1.0 - weight) if mass > 0 else 0.0
             if length == 0 or random.bernoulli(chance):
                 kept = length
-                following = left if float(left.sum()) > 0 else ahead[length]
+                following = left if left is None or float(left.sum()) > 0 else ahead[length]
         return kept, following
