@@ -69,10 +69,12 @@ class LLGuidanceMatcher:
 
     def deep_copy(self) -> Self:
         """An independent copy."""
+        # If need be a new automaton is built here, where a guide is made ready, and not within a text.
+        live = self._current()
         twin = object.__new__(type(self))
         twin._automaton, twin._number = self._automaton, self._number
         twin._path, twin._stopped = self._path, self._stopped
-        twin._live = self._live.deep_copy()
+        twin._live = live.deep_copy()
         return twin
 
     def try_consume_tokens(self, tokens: list[int], /) -> int:
@@ -120,14 +122,22 @@ class LLGuidanceMatcher:
 
     def _current(self) -> LLMatcher:
         if self._number != self._automaton.number and not self._stopped:
-            self._live, self._number = self._automaton.start()
-            tokens: list[int] = []
-            path = self._path
-            while path is not None:
-                path, last = path
-                tokens[:0] = last
-            self._live.try_consume_tokens(tokens)
+            live, number = self._automaton.start()
+            tokens = self._tokens()
+            if live.try_consume_tokens(tokens) == len(tokens):
+                self._live, self._number = live, number
+            else:
+                # Not even the text so far can be followed; the old automaton refuses every token.
+                self._stopped = True
         return self._live
+
+    def _tokens(self) -> list[int]:
+        """What was followed so far."""
+        parts, path = list[list[int]](), self._path
+        while path is not None:
+            path, last = path
+            parts.append(last)
+        return [token for part in reversed(parts) for token in part]
 
     def _notice(self, live: LLMatcher) -> None:
         if live.is_error() and "lexer error" in live.get_error():
