@@ -244,7 +244,7 @@ class Model:
         options = read_generation_options(settings)
         check_settings(options)
         tools = _tools(options, self.tokenizer)
-        tokens, embeddings, spans = read_prompt(prompt, self.tokenizer, options.raw, *tools)
+        tokens, embeddings, spans = read_prompt(prompt, self.tokenizer, options.raw, tools)
         sampling = Sampling(
             temperature=options.temperature,
             top_k=options.top_k,
@@ -273,7 +273,7 @@ class Model:
             max_new_tokens=options.max_new_tokens,
             sampling=sampling,
             drafter=drafter,
-            guides=[*build_guides(tools, self.workshop), *build_guides(options.guides, self.workshop)],
+            guides=build_guides(tools, self.workshop) + build_guides(options.guides, self.workshop),
             end_ids=frozenset(ends),
             stop=options.stop,
             logprobs=options.logprobs,
@@ -413,20 +413,20 @@ def check_settings(options: GenerationOptions) -> None:
     drafter = build_drafter(options.draft, preview)
     verifier = build_one("verifier", options.verifier or default_verifier(drafter, sampling), preview)
     policy = build_one("policy", options.policy or "fixed", preview)
-    guides = [*_tools(options), *(g for g in build_guides(options.guides, preview) if g is not None)]
-    check_parts(drafter, verifier, guides, policy, sampling)
+    guides = [_tools(options), *build_guides(options.guides, preview)]
+    check_parts(drafter, verifier, [guide for guide in guides if guide is not None], policy, sampling)
 
 
-def _tools(options: GenerationOptions, tokenizer: Tokenizer | None = None) -> list[ToolCalls]:
+def _tools(options: GenerationOptions, tokenizer: Tokenizer | None = None) -> ToolCalls | None:
     """The guide for calls of tools, if there are any."""
     if options.tools is None:
         if "tool_choice" in options.model_fields_set:
             raise BadInput("tool_choice needs tools to choose from")
-        return []
+        return None
     from ventris.guide.call_format import style_of
     from ventris.guide.tool_calls import ToolCalls
 
-    return [ToolCalls(options.tools, options.tool_choice, style=style_of(tokenizer))]
+    return ToolCalls(options.tools, options.tool_choice, style=style_of(tokenizer))
 
 
 def _raise_failure(completion: Completion) -> None:
