@@ -43,7 +43,17 @@ def test_chunks_of_any_size_agree(config, dtype) -> None:
     model = decoder(config, dtype)
     tokens = random_tokens(config, 43)
     expected = alone(model, tokens)
-    for chunk in (2, 7, 16, 43):
+    # Every size that has a kernel of its own, and the ones behind them that are shared out over two calls.
+    for chunk in (*range(2, 26), 43):
+        assert torch.equal(prefill(model, tokens, chunk)[1], expected)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_threads_that_do_not_share_the_heads_evenly_agree(threads) -> None:
+    tokens = random_tokens(LLAMA, 43)
+    expected = alone(decoder(LLAMA, "bfloat16"), tokens)
+    model = decoder(LLAMA, "bfloat16", threads=threads)
+    for chunk in (1, 2, 3, 9, 17):
         assert torch.equal(prefill(model, tokens, chunk)[1], expected)
 
 

@@ -209,7 +209,7 @@ template <class Format>
 class TileAttention {
  public:
   TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer,
-                int64_t window, int64_t kv_head, AttentionScratch& scratch)
+                int64_t window, AttentionScratch& scratch)
       : TileAttention(model, request, tile, window) {
     int64_t lowest = std::numeric_limits<int64_t>::max();
     for (int32_t row = tile.first; row < tile.last; ++row) {
@@ -218,16 +218,15 @@ class TileAttention {
     }
     skipped_ = window ? rows_below(request, layer, lowest) : 0;
     layer_ = layer;
-    parts_ = stretches<typename Format::Element>(model, request.spans, layer, kv_head, skipped_, scratch_);
+    parts_ = stretches<typename Format::Element>(model, request.spans, layer, tile.kv_head, skipped_, scratch_);
     reserve(request.committed - skipped_ + scratch_, scratch);
     ancestors_ = scratch.ancestors.reserve(scratch_);
   }
 
   // Over the lent rows.
-  TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
-                AttentionScratch& scratch)
+  TileAttention(const VentrisModel& model, const Request& request, const NodeTile& tile, AttentionScratch& scratch)
       : TileAttention(model, request, tile, 0) {
-    parts_ = stretches<typename Format::Element>(model, request.lent, 0, kv_head, 0, 0);
+    parts_ = stretches<typename Format::Element>(model, request.lent, 0, tile.kv_head, 0, 0);
     reserve(request.lent_rows, scratch);
   }
 
@@ -402,10 +401,10 @@ struct Place {
   int64_t node_stride;
 };
 
-Place place_of(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head, int64_t words,
+Place place_of(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t words,
                const uint32_t* queries, float* out) {
   const int64_t node = request.first_node + tile.first - request.start;
-  const int64_t head = kv_head * (model.heads / model.kv_heads);
+  const int64_t head = tile.kv_head * (model.heads / model.kv_heads);
   const int64_t node_stride = model.heads * model.head_dim;
   return {queries + (node * model.heads + head) * words, out + node * node_stride + head * model.head_dim, node_stride};
 }
@@ -413,21 +412,21 @@ Place place_of(const VentrisModel& model, const Request& request, const NodeTile
 }  // namespace
 
 void attend(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer, int64_t window,
-            int64_t kv_head, const uint32_t* queries, AttentionScratch& scratch, float* out) {
-  const auto [from, to, stride] = place_of(model, request, tile, kv_head, row_words(model), queries, out);
+            const uint32_t* queries, AttentionScratch& scratch, float* out) {
+  const auto [from, to, stride] = place_of(model, request, tile, row_words(model), queries, out);
   if (model.bfloat_cache)
-    TileAttention<BFloat>(model, request, tile, layer, window, kv_head, scratch).run(from, to, stride);
+    TileAttention<BFloat>(model, request, tile, layer, window, scratch).run(from, to, stride);
   else
-    TileAttention<Float>(model, request, tile, layer, window, kv_head, scratch).run(from, to, stride);
+    TileAttention<Float>(model, request, tile, layer, window, scratch).run(from, to, stride);
 }
 
-void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
+void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile,
                    const uint32_t* queries, AttentionScratch& scratch, float* out) {
-  const auto [from, to, stride] = place_of(model, request, tile, kv_head, lent_words(model), queries, out);
+  const auto [from, to, stride] = place_of(model, request, tile, lent_words(model), queries, out);
   if (model.bfloat_lent)
-    TileAttention<BFloat>(model, request, tile, kv_head, scratch).run_across(from, to, stride);
+    TileAttention<BFloat>(model, request, tile, scratch).run_across(from, to, stride);
   else
-    TileAttention<Float>(model, request, tile, kv_head, scratch).run_across(from, to, stride);
+    TileAttention<Float>(model, request, tile, scratch).run_across(from, to, stride);
 }
 
 }  // namespace ventris

@@ -18,9 +18,10 @@
 
 namespace ventris {
 
-// Neighbouring nodes of a request that read the keys together: scratch rows `first .. last - 1`.
+// Neighbouring nodes of a request that read the keys of one head together: scratch rows `first .. last - 1`.
 struct NodeTile {
   int32_t request;
+  int32_t kv_head;
   int32_t first;
   int32_t last;
 };
@@ -43,16 +44,16 @@ struct AttentionScratch {
   Buffer<uint32_t> keys;
 };
 
-// Attend with the queries of `tile` that share key/value head `kv_head`.
+// Attend with the queries of `tile`.
 //
 // queries: words [flat node, heads, row_words], already scaled; out: float32 [flat node, heads * head_dim].
 void attend(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t layer, int64_t window,
-            int64_t kv_head, const uint32_t* queries, AttentionScratch& scratch, float* out);
+            const uint32_t* queries, AttentionScratch& scratch, float* out);
 
 // The same over all rows that another decoder lends to the request, and nothing else; zeros where there are none.
 //
 // queries: words [flat node, heads, lent_words], already scaled.
-void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile, int64_t kv_head,
+void attend_across(const VentrisModel& model, const Request& request, const NodeTile& tile,
                    const uint32_t* queries, AttentionScratch& scratch, float* out);
 
 }  // namespace ventris

@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "products.h"
 
@@ -49,6 +50,17 @@ void prepare_query(const VentrisModel& sizes, const Layer& layer, const VentrisR
     rms_norm(head, layer.sizes.query_norm, sizes.norm_epsilon, sizes.head_dim, head);
   rotate(ropes[layer.sizes.rope_table], position, sizes.rotary_dim, head);
   for (int64_t i = 0; i < sizes.head_dim; ++i) head[i] *= sizes.query_scale;
+}
+
+// The nodes of a tile in so many tiles of about the same size; some are empty where there are fewer nodes.
+std::vector<NodeTile> cut(const NodeTile& tile, int64_t parts) {
+  std::vector<NodeTile> tiles(parts, tile);
+  const int64_t nodes = tile.last - tile.first;
+  for (int64_t part = 0; part < parts; ++part) {
+    tiles[part].first = tile.first + (int32_t)(nodes * part / parts);
+    tiles[part].last = tile.first + (int32_t)(nodes * (part + 1) / parts);
+  }
+  return tiles;
 }
 
 }  // namespace
@@ -100,18 +112,24 @@ Run::Run(std::shared_ptr<Decoder> decoder, Call call, const VentrisBuffers& buff
   cut_tiles();
 }
 
-// Large tiles read the keys less often; smaller ones spread few nodes evenly over the threads.
+// Large tiles read the keys less often, so only those that would leave threads without work at the end are cut
+// again. Every thread begins with an equal share of the list.
 void Run::cut_tiles() {
-  for (int64_t size = kTileNodes; size > 0; size /= 2) {
-    tiles_.clear();
-    for (size_t i = 0; i < call_.requests.size(); ++i) {
-      const Request& request = call_.requests[i];
-      const int64_t last = request.start + request.nodes;
-      for (int64_t row = request.start; row < last; row += size)
-        tiles_.push_back({(int32_t)i, (int32_t)row, (int32_t)std::min(row + size, last)});
-    }
-    if ((int64_t)tiles_.size() * sizes_.kv_heads >= 2 * threads()) return;
+  std::vector<NodeTile> whole, parts;
+  for (size_t i = 0; i < call_.requests.size(); ++i) {
+    const Request& request = call_.requests[i];
+    const NodeTile all{(int32_t)i, 0, (int32_t)request.start, (int32_t)(request.start + request.nodes)};
+    for (const NodeTile& tile : cut(all, (request.nodes + kTileNodes - 1) / kTileNodes))
+      for (int32_t head = 0; head < sizes_.kv_heads; ++head) whole.push_back({tile.request, head, tile.first, tile.last});
   }
+  const int64_t workers = threads(), left = (int64_t)whole.size() % workers;
+  for (; (int64_t)whole.size() % workers; whole.pop_back())
+    for (const NodeTile& tile : cut(whole.back(), workers / std::gcd(left, workers))) parts.push_back(tile);
+  for (int64_t worker = 0; worker < workers; ++worker)
+    for (const auto* list : {&whole, &parts}) {
+      const int64_t share = (int64_t)list->size() / workers;
+      tiles_.insert(tiles_.end(), list->begin() + worker * share, list->begin() + (worker + 1) * share);
+    }
 }
 
 void Run::work(Worker& worker) {
@@ -185,8 +203,8 @@ void Run::attention_block(Worker& worker, const Layer& layer, int64_t index) {
     for (int64_t unit = begin; unit < end; ++unit)
       rotate_and_store(layer, index, unit / kv_heads, unit % kv_heads);
   });
-  mix_in(worker, layer.output, layer.sizes.attention_output_norm, [&](const NodeTile& tile, int64_t kv_head) {
-    attend(sizes_, call_.requests[tile.request], tile, index, layer.sizes.window, kv_head, memory.queries.data(),
+  mix_in(worker, layer.output, layer.sizes.attention_output_norm, [&](const NodeTile& tile) {
+    attend(sizes_, call_.requests[tile.request], tile, index, layer.sizes.window, memory.queries.data(),
            memory.attention[worker.index()], memory.attended.data());
   });
 }
@@ -202,8 +220,8 @@ void Run::cross_attention_block(Worker& worker, const Layer& layer) {
     for (int64_t unit = begin; unit < end; ++unit)
       put_query(layer, unit / heads, unit % heads, sizes_.bfloat_lent, projected + unit * sizes_.head_dim);
   });
-  mix_in(worker, layer.cross_output, nullptr, [&](const NodeTile& tile, int64_t kv_head) {
-    attend_across(sizes_, call_.requests[tile.request], tile, kv_head, memory.queries.data(),
+  mix_in(worker, layer.cross_output, nullptr, [&](const NodeTile& tile) {
+    attend_across(sizes_, call_.requests[tile.request], tile, memory.queries.data(),
                   memory.attention[worker.index()], memory.attended.data());
   });
 }
@@ -217,13 +235,14 @@ void Run::put_query(const Layer& layer, int64_t node, int64_t head, bool bfloat,
   put_words(bfloat, row, sizes_.head_dim, decoder_->queries.data() + (node * sizes_.heads + head) * words);
 }
 
-// Attend tile by tile and head by head, project what came out, and add it to the hidden rows.
+// Attend tile by tile, project what came out, and add it to the hidden rows.
 template <class Attend>
 void Run::mix_in(Worker& worker, const Matrix& output, const float* norm, Attend&& attend_tile) {
   Decoder& memory = *decoder_;
-  const int64_t nodes = call_.nodes, kv_heads = sizes_.kv_heads, width = sizes_.heads * sizes_.head_dim;
-  worker.section((int64_t)tiles_.size() * kv_heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) attend_tile(tiles_[unit / kv_heads], unit % kv_heads);
+  const int64_t nodes = call_.nodes, width = sizes_.heads * sizes_.head_dim;
+  worker.section((int64_t)tiles_.size(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit)
+      if (tiles_[unit].first < tiles_[unit].last) attend_tile(tiles_[unit]);
   });
   worker.section(nodes, nodes, [&](int64_t begin, int64_t end) {
     for (int64_t node = begin; node < end; ++node) {
@@ -266,15 +285,15 @@ void Run::feed_forward_block(Worker& worker, const Layer& layer) {
   // A unit is 32 outputs, so that their rounding to int8 for the down projection is the unit's own affair.
   const int64_t units = (width + kBlock - 1) / kBlock;
   worker.section(units, units, [&](int64_t begin, int64_t end) {
-    float gate[kTileNodes][kPanelRows], up[kTileNodes][kPanelRows], gated[kTileNodes][kBlock];
+    float gate[kPassNodes][kPanelRows], up[kPassNodes][kPanelRows], gated[kPassNodes][kBlock];
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t outputs = std::min(kBlock, width - unit * kBlock);
-      for (int64_t first = 0; first < nodes; first += kTileNodes) {
-        const int count = (int)std::min(kTileNodes, nodes - first);
+      for (int64_t first = 0, count; first < nodes; first += count) {
+        count = pass_nodes(nodes - first);
         for (int64_t part = 0; part * kPanelRows < outputs; ++part) {
           const int64_t panel = kPanelsPerUnit * unit + 2 * part;
-          layer.gate_up.multiply(panel, memory.inputs.data(), first / kTileNodes, count, gate);
-          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first / kTileNodes, count, up);
+          layer.gate_up.multiply(panel, memory.inputs.data(), first, (int)count, gate);
+          layer.gate_up.multiply(panel + 1, memory.inputs.data(), first, (int)count, up);
           for (int node = 0; node < count; ++node)
             store(gated[node] + part * kPanelRows, activate(activation, load(gate[node])) * load(up[node]));
         }

@@ -1,7 +1,5 @@
 #include "panels.h"
 
-#include <algorithm>
-
 namespace ventris {
 namespace {
 
@@ -19,35 +17,39 @@ inline void store_sums(const Floats (&sum)[N], Sums out) {
   for (int node = 0; node < N; ++node) store(out[node], sum[node]);
 }
 
-struct Float32Kernel {
-  template <int N>
-  static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
-    Floats sum[N] = {};
-    const float* values = (const float*)tile;
-    for (int64_t column = 0; column < columns; ++column) {
-      prefetch(panel + kAhead);
-      Floats weights = load((const float*)panel);
-      VENTRIS_UNROLL
-      for (int node = 0; node < N; ++node) sum[node] = multiply_add(weights, splat(values[node]), sum[node]);
-      panel += sizeof weights;
-      values += kTileNodes;
-    }
-    store_sums(sum, out);
+// One 64-byte load of weights, multiplied with one 4-byte word of each node.
+struct Float32Step {
+  static constexpr int64_t kColumns = 1;
+  static Floats add(Floats sum, Words weights, uint32_t value) {
+    return multiply_add(as_floats(weights), as_floats(splat_word(value)), sum);
   }
 };
 
-struct BFloat16Kernel {
+struct BFloat16Step {
+  static constexpr int64_t kColumns = 2;
+  static Floats add(Floats sum, Words weights, uint32_t pair) { return dot_pairs(sum, weights, pair); }
+};
+
+template <class Step>
+struct FloatKernel {
+  // Two tiles of sums, a load of weights and nothing else: that fits the registers.
+  static constexpr int kNodes = kPassNodes;
+
   template <int N>
   static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
+    const int64_t steps = (columns + Step::kColumns - 1) / Step::kColumns;
     Floats sum[N] = {};
-    const uint32_t* pairs = (const uint32_t*)tile;
-    for (int64_t column = 0; column < columns; column += 2) {
+    const uint32_t* values = (const uint32_t*)tile;
+    const uint32_t* behind = values + steps * kTileNodes;  // the next tile
+    for (int64_t step = 0; step < steps; ++step) {
       prefetch(panel + kAhead);
       Words weights = load_words(panel);
       VENTRIS_UNROLL
-      for (int node = 0; node < N; ++node) sum[node] = dot_pairs(sum[node], weights, pairs[node]);
+      for (int node = 0; node < N; ++node)
+        sum[node] = Step::add(sum[node], weights, node < kTileNodes ? values[node] : behind[node - kTileNodes]);
       panel += sizeof weights;
-      pairs += kTileNodes;
+      values += kTileNodes;
+      behind += kTileNodes;
     }
     store_sums(sum, out);
   }
@@ -118,6 +120,9 @@ struct Int4Levels {
 
 template <class Levels, int Planes>
 struct BlockKernel {
+  // The levels of a block, the integers and the sums of a tile take all registers.
+  static constexpr int kNodes = kTileNodes;
+
   template <int N>
   static void run(const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
     constexpr int64_t kScales = Levels::kBytes - 4 * kPanelRows;
@@ -135,18 +140,13 @@ struct BlockKernel {
   }
 };
 
-template <class Kernel>
+// Call the kernel that was made for this number of nodes.
+template <class Kernel, int N = Kernel::kNodes>
 void dispatch(int nodes, const uint8_t* panel, const uint8_t* tile, int64_t columns, Sums out) {
-  switch (nodes) {
-    case 1: return Kernel::template run<1>(panel, tile, columns, out);
-    case 2: return Kernel::template run<2>(panel, tile, columns, out);
-    case 3: return Kernel::template run<3>(panel, tile, columns, out);
-    case 4: return Kernel::template run<4>(panel, tile, columns, out);
-    case 5: return Kernel::template run<5>(panel, tile, columns, out);
-    case 6: return Kernel::template run<6>(panel, tile, columns, out);
-    case 7: return Kernel::template run<7>(panel, tile, columns, out);
-    default: return Kernel::template run<8>(panel, tile, columns, out);
+  if constexpr (N > 1) {
+    if (nodes < N) return dispatch<Kernel, N - 1>(nodes, panel, tile, columns, out);
   }
+  Kernel::template run<N>(panel, tile, columns, out);
 }
 
 // Round 32 numbers to integers of `Planes` bytes. The largest integer is 127 in its highest byte, so that rounding
@@ -247,17 +247,20 @@ void Matrix::multiply_blocks(int nodes, const uint8_t* panel, const uint8_t* til
   }
 }
 
-void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, Sums out) const {
+void Matrix::multiply(int64_t panel, const uint8_t* activations, int64_t first, int nodes, Sums out) const {
   const uint8_t* weights = data_ + panel * panel_bytes();
-  const uint8_t* values = activations + tile * tile_bytes();
+  const uint8_t* tile = activations + first / kTileNodes * tile_bytes();
   switch (kind_) {
-    case Kind::float32: dispatch<Float32Kernel>(nodes, weights, values, columns_, out); break;
-    case Kind::bfloat16: dispatch<BFloat16Kernel>(nodes, weights, values, columns_, out); break;
+    case Kind::float32: dispatch<FloatKernel<Float32Step>>(nodes, weights, tile, columns_, out); break;
+    case Kind::bfloat16: dispatch<FloatKernel<BFloat16Step>>(nodes, weights, tile, columns_, out); break;
     default:
-      if (wide_activations_) {
-        multiply_blocks<2>(nodes, weights, values, out);
-      } else {
-        multiply_blocks<1>(nodes, weights, values, out);
+      for (int done = 0; done < nodes; done += kTileNodes, tile += tile_bytes()) {
+        const int count = std::min<int>(kTileNodes, nodes - done);
+        if (wide_activations_) {
+          multiply_blocks<2>(count, weights, tile, out + done);
+        } else {
+          multiply_blocks<1>(count, weights, tile, out + done);
+        }
       }
   }
   if (bias_) {

@@ -13,10 +13,12 @@
 // bits, or to 16 bits in two bytes that are multiplied one after the other.
 //
 // Activations are kept in tiles of 8 nodes with the nodes innermost, so that a kernel finds the same column of all
-// its nodes at constant distances. A kernel takes up to 8 nodes for each load of weights; each (row, node) has an
-// accumulator of its own, so the result does not depend on how many nodes there are.
+// its nodes at constant distances. A kernel takes up to two tiles for each load of weights where its accumulators
+// have room in the registers: while it waits for memory, the second tile costs next to nothing. Each (row, node) has
+// an accumulator of its own, so the result does not depend on how many nodes there are.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "abi.h"
@@ -29,6 +31,19 @@ enum class Kind : int64_t { float32 = 0, bfloat16 = 1, int8 = 2, int4 = 3 };
 constexpr int64_t kPanelRows = 16;
 constexpr int64_t kTileNodes = 8;
 constexpr int64_t kBlock = 32;
+// Nodes that are multiplied with a panel in one call at most.
+#if defined(VENTRIS_AVX512)
+constexpr int64_t kPassNodes = 2 * kTileNodes;
+#else
+constexpr int64_t kPassNodes = kTileNodes;
+#endif
+
+// How many of the nodes that are left to multiply go first. A single node takes as long as five, so the last call
+// shall not be left with a few.
+inline int pass_nodes(int64_t left) {
+  const bool few_behind = left > kPassNodes && left < kPassNodes + kTileNodes;
+  return (int)(few_behind ? kTileNodes : std::min(left, kPassNodes));
+}
 
 // 32 columns of 8 nodes, rounded to integers of `Planes` bytes: a number is about scale * integer.
 template <int Planes>
@@ -55,8 +70,9 @@ class Matrix {
   // unless the row ends there.
   void put_activations(uint8_t* activations, int64_t node, int64_t first, const float* values, int64_t count) const;
 
-  // Products of one panel with the nodes of one tile: out[node][row of the panel], bias included.
-  void multiply(int64_t panel, const uint8_t* activations, int64_t tile, int nodes, float (*out)[kPanelRows]) const;
+  // Products of one panel with `nodes` nodes from node `first` on, the first one of a tile; kPassNodes at most.
+  // out[node][row of the panel], bias included.
+  void multiply(int64_t panel, const uint8_t* activations, int64_t first, int nodes, float (*out)[kPanelRows]) const;
 
   // One row as float32 [columns].
   void read_row(int64_t row, float* to) const;

@@ -18,12 +18,12 @@ inline int64_t rows_in(const Matrix& matrix, int64_t panel) {
 template <class Use>
 void multiply(Worker& worker, const Matrix& matrix, const uint8_t* inputs, int64_t nodes, Use&& use) {
   worker.section(matrix.panels(), matrix.panels(), [&](int64_t begin, int64_t end) {
-    float sums[kTileNodes][kPanelRows];
+    float sums[kPassNodes][kPanelRows];
     for (int64_t panel = begin; panel < end; ++panel) {
-      for (int64_t first = 0; first < nodes; first += kTileNodes) {
-        int count = (int)std::min(kTileNodes, nodes - first);
-        matrix.multiply(panel, inputs, first / kTileNodes, count, sums);
-        use(panel, first, count, sums);
+      for (int64_t first = 0, count; first < nodes; first += count) {
+        count = pass_nodes(nodes - first);
+        matrix.multiply(panel, inputs, first, (int)count, sums);
+        use(panel, first, (int)count, sums);
       }
     }
   });
