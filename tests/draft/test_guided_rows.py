@@ -47,8 +47,8 @@ class ParityState:
     def fork(self) -> ParityState:
         return ParityState(self.place)
 
-    def allows(self, tokens: list[int]) -> bool:
-        return all(token % 2 != self.place % 2 for token in tokens)
+    def following(self, tokens: list[int]) -> tuple[list[int], bool]:
+        return [token for token in tokens if token % 2 != self.place % 2], False
 
     def allowed(self, width: int) -> np.ndarray:
         return np.arange(width) % 2 != self.place % 2

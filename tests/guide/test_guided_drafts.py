@@ -51,16 +51,20 @@ def test_one_token_may_follow_if_it_is_among_those_that_may(name: str, data: Any
     width = tiny_tokenizer().vocab_size + 5
     for _ in range(6):
         allowed = state.allowed(width)
-        assert [state.allows([token]) for token in range(width)] == allowed.tolist()
+        assert [token in state.following([token])[0] for token in range(width)] == allowed.tolist()
         some = data.draw(st.lists(st.integers(0, width - 1), max_size=3))
-        assert state.allows(some) == all(allowed[token] for token in some)
+        found, complete = state.following(some)
+        if complete:
+            assert found == allowed.nonzero()[0].tolist()
+        else:
+            assert found == [token for token in some if allowed[token]]
         if not allowed.any() or state.ended:
             break
         state.advance(data.draw(st.sampled_from([int(t) for t in allowed.nonzero()[0]])))
     state.advance(width - 1)
     assert state.broken
     assert state.allowed(width).all()
-    assert state.allows([3])
+    assert state.following([3])[0] == [3]
 
 
 def test_a_mask_that_passes_a_limit_leaves_the_text_unharmed() -> None:
@@ -70,8 +74,8 @@ def test_a_mask_that_passes_a_limit_leaves_the_text_unharmed() -> None:
     state = guide.bind(tiny_tokenizer()).start(request)
     minus, two = tiny_tokenizer().encode("-2")
     state.advance(minus)
-    assert state.allows([two])
+    assert state.following([two])[0] == [two]
     assert not state.allowed(tiny_tokenizer().vocab_size).any()
-    assert state.allows([two])
+    assert state.following([two])[0] == [two]
     state.advance(two)
     assert not state.broken

@@ -72,7 +72,8 @@ def measured_latency(target: Target, key: str | None, curve: CostCurve, again: b
 
 def _path(target: Target, key: str, context: int) -> Path:
     machine = f"{platform.node()}-{platform.machine()}"
-    kind = "-".join(str(getattr(target, name, "")) for name in ("kernel", "dtype", "threads"))
+    # A release with other kernels has other costs.
+    kind = "-".join(str(getattr(target, name, "")) for name in ("kernel", "build", "dtype", "threads"))
     if target.device.type != "cpu":
         # One machine may have a model on its processor and on its GPU.
         kind += f"-{target.device.type}"

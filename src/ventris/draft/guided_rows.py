@@ -21,6 +21,10 @@ Guess = tuple[int, float]
 """A token with its probability."""
 
 
+ASKED = 3
+"""Tokens that the guides are asked about for each that is wanted, before they are asked for a mask."""
+
+
 class GuidedRows:
     """Masks a drafter's rows at the nodes of one tree.
 
@@ -44,11 +48,27 @@ class GuidedRows:
         return row
 
     def likeliest(self, tree: TokenTree, node: int, row: Row, width: int) -> list[Guess]:
-        """The likeliest ``width`` tokens behind ``node``, best first; fewer where fewer may follow."""
-        guesses = self._named(most_probable(row, width))
-        tokens = [token for token, _ in guesses]
-        if all(state.allows(tokens) for state in self._at(tree, node)):  # type: ignore[attr-defined]
-            return guesses
+        """The likeliest ``width`` tokens behind ``node``, best first; fewer where fewer may follow.
+
+        Their probabilities are among the tokens that may follow, or among the likeliest of those.
+        """
+        states = self._at(tree, node)
+        if not states:
+            return self._named(most_probable(row, width))
+        guesses = self._named(most_probable(row, ASKED * width))
+        tokens, complete = [token for token, _ in guesses], False
+        for state in states:
+            tokens, only = state.following(tokens)  # type: ignore[attr-defined]
+            complete = complete or only
+        if complete:
+            return [(token, 1.0) for token in tokens]
+        if len(tokens) == len(guesses):
+            return guesses[:width]
+        if len(tokens) >= width:
+            may_follow = set(tokens)
+            kept = [guess for guess in guesses if guess[0] in may_follow]
+            mass = sum(chance for _, chance in kept)
+            return [(token, chance / mass) for token, chance in kept[:width]]
         # Finding the mask takes ten times as long as asking for some tokens.
         row = self.masked(tree, node, row)
         if np.isneginf(row.max()):

@@ -230,9 +230,9 @@ class GuideState(Protocol):
     It only ever moves over *kept* tokens, so it needs no rollback. Optional further members:
 
     - ``fork() -> GuideState``: an independent copy, so that a drafter can be guided;
-    - ``allowed(width) -> bool [width]`` and ``allows(tokens) -> bool``: for a mask, which of the model's
-      tokens may follow, and whether some all may; drafters that are ``guided`` ask their copies, so it may
-      leave out what takes long to find;
+    - ``allowed(width) -> bool [width]`` and ``following(tokens) -> (tokens, complete)``: for a mask, which of
+      the model's tokens may follow, and which of some may, or the only one of all (then ``complete``);
+      drafters that are ``guided`` ask their copies, so it may leave out what takes long to find;
     - ``streams``, ``needs(tree) -> Needs``: extra forwards and hidden rows;
     - ``forced() -> list[int]``: tokens that must come next, each the only one that :meth:`adjust` leaves;
       they become a free draft, or are taken at once if nobody else has a say;

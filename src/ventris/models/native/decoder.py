@@ -82,6 +82,7 @@ class NativeDecoder:
         self._packed = packed
         self._library = load_library()
         self.kernel: str = self._library.ventris_kernel().decode()
+        self.build = Path(self._library._name).stem
         self._lent_dtype = self.cache_dtype if lender is None else lender.cache_dtype
         self._layout = CacheLayout(
             config.num_layers, config.num_kv_heads, config.head_dim, self.cache_dtype, self.device
