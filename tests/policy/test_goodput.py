@@ -99,6 +99,22 @@ def test_reading_the_prompt_does_not_make_a_drafter_seem_dear() -> None:
     assert drafted[1] > 0.8 * drafted[0]
 
 
+@pytest.mark.parametrize(
+    "curve",
+    [
+        CostCurve((1, 8, 64), (0.0090, 0.0250, 0.1500)),
+        CostCurve((1, 8, 64), (0.0090, 0.0091, 0.0100)),
+        CostCurve((1, 8, 64), (0.0180, 0.0200, 0.0360)),
+    ],
+    ids=["too steep", "too flat", "twice as slow"],
+)
+@pytest.mark.parametrize(("chance", "batch"), [(0.6, 1), (0.8, 1), (0.7, 8)])
+def test_a_curve_that_was_measured_badly_is_put_right(curve: CostCurve, chance: float, batch: int) -> None:
+    """Steps take what ``FLAT`` says, whatever was measured before."""
+    right = seconds(Goodput(FLAT), chance, batch, 0.0008)
+    assert seconds(Goodput(curve), chance, batch, 0.0008) < 1.06 * right
+
+
 class Stalling(Reading):
     """Now and then something else runs on the machine, and a call takes as long as five steps."""
 

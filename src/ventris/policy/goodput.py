@@ -1,9 +1,10 @@
 """Draft as much as pays: the tree size with the most expected tokens a second on the measured curve.
 
 Expected tokens come from the drafter's confidence corrected by what was really accepted; seconds come from
-T(n). One decision is made for the whole batch, so a busy batch drafts less. Cheap drafters are asked for
-more than is worth scoring and trimmed afterwards; dear ones are told how far to draft beforehand, by what
-their calls took and by how often tokens of each depth were kept.
+T(n), corrected by what steps really took: the curve was measured behind a short text and in a moment of its
+own, and behind a long one every node costs more. One decision is made for the whole batch, so a busy batch
+drafts less. Cheap drafters are asked for more than is worth scoring and trimmed afterwards; dear ones are
+told how far to draft beforehand, by what their calls took and by how often tokens of each depth were kept.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ DEPTH_WEIGHT = 2.0
 
 FADING = 0.95
 """Factor on the judgements of depths that were not drafted to, so that they are tried again."""
+
+LEAST = 0.1
+"""Share of T(1) that a step takes at least, whatever a line through a few steps says."""
 
 WARM_UP = 2
 """Calls of a drafter that say nothing about its price."""
@@ -176,7 +180,9 @@ class Goodput:
         self.retry = retry
         self.budget = Budget(nodes, depth)
         self._unit = curve(1)
-        self._pass_seconds = Tabled(curve)
+        self._curve = Tabled(curve)
+        # Times T(1): a step itself, and what the curve adds for its nodes beyond the first.
+        self._steps = RunningFit((1.0, 1.0), (3.0, 1.0))
         self._calls: dict[str, _Calls] = {}
         self._behind: dict[str, int] = {}
         self._seen: object = None
@@ -216,6 +222,10 @@ class Goodput:
         if last is None or last is self._seen:
             return
         self._seen = last
+        if last.nodes <= self.curve.sizes[-1]:
+            took, expected = last.seconds, self._seconds(last.nodes)
+            features = (1.0, self._curve(last.nodes) / self._unit - 1.0)
+            self._steps.observe(features, min(took, OUTLIER * expected) / self._unit)
         for drafter, call in last.drafts.items():
             if drafter not in self._calls:
                 # The first call warms up.
@@ -225,10 +235,15 @@ class Goodput:
             calls.behind = self._behind.get(drafter, 0)
             calls.learn(call.depth, call.seconds / self._unit)
 
+    def _seconds(self, nodes: Any) -> Any:
+        """What a step over so many nodes takes, one number or many."""
+        once, slope = self._steps.coefficients()
+        return max(once, LEAST) * self._unit + slope * (self._curve(nodes) - self._unit)
+
     def _lengths(self, learnt: Sequence[_Known], load: Load, once: float, level: float) -> list[int]:
         """How far a dear drafter drafts: its time counts, and grows with the depth that it drafts to."""
         reach = np.array([known.reach(self.budget.depth) for known in learnt])
-        price = price_of_drafts(self._pass_seconds, load)
+        price = price_of_drafts(self._seconds, load)
 
         def drafting(depth: Any, drafts: Any) -> Any:
             return self._unit * (once + level * depth)
@@ -250,7 +265,7 @@ class Goodput:
         ]
         found = likeliest_nodes(trees, chances)
         drawn = sum(len(tree) - 1 for tree in trees if tree.draws)
-        seconds = price_of_drafts(self._pass_seconds, load)(drawn + np.arange(len(found) + 1))
+        seconds = price_of_drafts(self._seconds, load)(drawn + np.arange(len(found) + 1))
         count, _ = best_count([chance for chance, _, _ in found], load.running, seconds, MARGIN)
         kept = chosen_nodes(trees, found[:count])
         for place, (known, tree) in enumerate(zip(learnt, trees, strict=True)):
