@@ -8,7 +8,7 @@ import pytest
 
 from ventris.cost import CostCurve
 from ventris.engine.batch import Engine
-from ventris.engine.parts import DraftJob, RequestView
+from ventris.engine.parts import DraftJob, Load, RequestView, StepCost
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
@@ -113,6 +113,20 @@ def test_a_curve_that_was_measured_badly_is_put_right(curve: CostCurve, chance: 
     """Steps take what ``FLAT`` says, whatever was measured before."""
     right = seconds(Goodput(FLAT), chance, batch, 0.0008)
     assert seconds(Goodput(curve), chance, batch, 0.0008) < 1.06 * right
+
+
+def test_nodes_that_cost_more_than_was_measured_are_noticed() -> None:
+    """Behind a long text each node has all of it to look at; the curve knows a short one."""
+
+    def true(nodes: int) -> float:
+        return FLAT(nodes) + 0.0004 * nodes
+
+    policy = Goodput(FLAT)
+    for step in range(80):
+        nodes = (1, 6, 7, 6, 8)[step % 5]
+        policy.plan([], Load(1, last=StepCost(1, nodes, 900, true(nodes), {})))
+    for nodes in (1, 4, 8):
+        assert policy._seconds(nodes) == pytest.approx(true(nodes), rel=0.05)
 
 
 class Stalling(Reading):

@@ -58,6 +58,9 @@ DEPTH_WEIGHT = 2.0
 FADING = 0.95
 """Factor on the judgements of depths that were not drafted to, so that they are tried again."""
 
+MANY = 8
+"""Nodes that count as a unit where the time of a step is learnt."""
+
 LEAST = 0.1
 """Share of T(1) that a step takes at least, whatever a line through a few steps says."""
 
@@ -181,8 +184,8 @@ class Goodput:
         self.budget = Budget(nodes, depth)
         self._unit = curve(1)
         self._curve = Tabled(curve)
-        # Times T(1): a step itself, and what the curve adds for its nodes beyond the first.
-        self._steps = RunningFit((1.0, 1.0), (3.0, 1.0))
+        # Times T(1): a step itself, what the curve adds for its nodes beyond the first, and what it misses.
+        self._steps = RunningFit((1.0, 1.0, 0.0), (3.0, 1.0, 0.5))
         self._calls: dict[str, _Calls] = {}
         self._behind: dict[str, int] = {}
         self._seen: object = None
@@ -224,7 +227,7 @@ class Goodput:
         self._seen = last
         if last.nodes <= self.curve.sizes[-1]:
             took, expected = last.seconds, self._seconds(last.nodes)
-            features = (1.0, self._curve(last.nodes) / self._unit - 1.0)
+            features = (1.0, self._curve(last.nodes) / self._unit - 1.0, (last.nodes - 1) / MANY)
             self._steps.observe(features, min(took, OUTLIER * expected) / self._unit)
         for drafter, call in last.drafts.items():
             if drafter not in self._calls:
@@ -237,8 +240,9 @@ class Goodput:
 
     def _seconds(self, nodes: Any) -> Any:
         """What a step over so many nodes takes, one number or many."""
-        once, slope = self._steps.coefficients()
-        return max(once, LEAST) * self._unit + slope * (self._curve(nodes) - self._unit)
+        once, slope, further = self._steps.coefficients()
+        flat = max(once, LEAST) + further / MANY * (nodes - 1)
+        return flat * self._unit + slope * (self._curve(nodes) - self._unit)
 
     def _lengths(self, learnt: Sequence[_Known], load: Load, once: float, level: float) -> list[int]:
         """How far a dear drafter drafts: its time counts, and grows with the depth that it drafts to."""
