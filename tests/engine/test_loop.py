@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,15 +19,30 @@ from ventris.engine.randomness import uniform
 from ventris.engine.request import Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.stream import Stream
+from ventris.engine.target import Rows, Scores
 from ventris.engine.tree import TokenTree
 from ventris.policy import Fixed, Goodput
 from ventris.testing.checks import run
 from ventris.testing.guides import Amateur, Forbid, HiddenShift, NoRepeatedPairs
+from ventris.testing.simulated import VirtualTime
 from ventris.testing.toy import ToyTarget
 from ventris.verify import Coupled, Greedy
 
 TARGET = ToyTarget(vocab_size=12, memory=2, sharpness=5.0)
 DRAFT = ToyTarget(vocab_size=12, memory=2, sharpness=5.0, blend=(9, 0.4))
+
+
+class TimedTarget(ToyTarget):
+    """Passes take what a curve says, on a clock that stands still otherwise."""
+
+    def __init__(self, curve: CostCurve) -> None:
+        super().__init__(vocab_size=12, memory=2, sharpness=5.0)
+        self.curve = curve
+        self.clock = VirtualTime()
+
+    def forward(self, batch: Sequence[Rows], taps: Sequence[int] = ()) -> Scores:
+        self.clock.now += self.curve(sum(len(rows.tokens) for rows in batch))
+        return super().forward(batch, taps)
 
 
 class Adversary:
@@ -318,8 +334,8 @@ def test_goodput_stops_drafting_that_does_not_pay_and_recovers() -> None:
             pass
 
     curve = CostCurve((1, 2, 64), (1.0, 1.3, 20.0))
-    liar = Liar()
-    engine = Engine(TARGET)
+    liar, target = Liar(), TimedTarget(curve)
+    engine = Engine(target, clock=target.clock)
     completion = engine.add(
         Request([1, 2], Greedy(), Goodput(curve), max_new_tokens=600, drafter=liar, end_ids=frozenset())
     )
@@ -336,7 +352,8 @@ def test_goodput_drafts_less_in_a_busy_batch() -> None:
     flat_then_steep = CostCurve((1, 8, 9, 64), (1.0, 1.0, 2.0, 30.0))
     sizes = {}
     for batch in (1, 8):
-        engine = Engine(TARGET, max_batch=8)
+        target = TimedTarget(flat_then_steep)
+        engine = Engine(target, max_batch=8, clock=target.clock)
         completions = [
             engine.add(
                 Request(
