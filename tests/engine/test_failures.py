@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ventris.draft import DraftModel, NGram
 from ventris.engine.batch import Engine, Event
 from ventris.engine.errors import VentrisError
+from ventris.engine.parts import Needs
 from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.trace import Trace
+from ventris.engine.tree import TokenTree
 from ventris.model import Model
 from ventris.policy import Fixed
 from ventris.testing.toy import ToyTarget
@@ -238,3 +241,73 @@ def test_a_draft_that_is_not_kept_fails_nobody(verifier: Any, allowed: bool) -> 
             assert done.tokens.index(FATAL) == len(done.tokens) - 1
             seen += 1
     assert (seen > 0) == allowed
+
+
+class FailsWhenAsked(FailsBehind):
+    """Fails behind the fatal token at one question, asked before anything is verified.
+
+    Args:
+        question: Name of the method that raises.
+    """
+
+    def __init__(self, question: str, last: int = -1) -> None:
+        super().__init__(True, last)
+        self.question = question
+
+    def start(self, request: Any) -> FailsWhenAsked:
+        return FailsWhenAsked(self.question)
+
+    def _asked(self, question: str) -> None:
+        if question == self.question and self.last == FATAL:
+            raise Enough(f"{question} failed")
+
+    def adjust(self, logits: Any, view: Any) -> Any:
+        return logits
+
+    def fork(self) -> FailsWhenAsked:
+        self._asked("fork")
+        return FailsWhenAsked(self.question, self.last)
+
+    def allowed(self, width: int) -> np.ndarray:
+        return np.ones(width, np.bool_)
+
+    def following(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
+        return [*tokens], False
+
+    def forced(self) -> list[int]:
+        self._asked("forced")
+        return []
+
+    def prune(self, tree: TokenTree) -> list[int]:
+        self._asked("prune")
+        return [*range(len(tree))]
+
+    def needs(self, tree: TokenTree) -> Needs:
+        self._asked("needs")
+        return Needs()
+
+
+@pytest.mark.parametrize("question", ["forced", "fork", "prune", "needs"])
+def test_a_guide_that_fails_when_asked_ends_its_own_request_alone(question: str) -> None:
+    drafter = DraftModel(ToyTarget(vocab_size=12, memory=2, sharpness=1.0, seed=4), depth=4, samples=0)
+    assert drafter.guided
+
+    def request(seed: int, guides: list[Any]) -> Request:
+        sampling = Sampling(temperature=1.0, seed=seed)
+        return Request(PROMPT, Coupled(), Fixed(), 12, sampling, drafter, guides)
+
+    failures = 0
+    for seed in range(12):
+        alone = Engine(TARGET)
+        plain = alone.add(request(seed, []))
+        list(alone.run())
+        engine = Engine(TARGET, max_batch=2)
+        failing, beside = engine.add(request(seed, [FailsWhenAsked(question)])), engine.add(request(seed, []))
+        list(engine.run())
+        assert (beside.tokens, beside.error) == (plain.tokens, None)
+        assert failing.tokens == plain.tokens[: len(failing.tokens)]
+        if failing.error is not None:
+            assert failing.error == f"{question} failed"
+            assert failing.tokens[-1] == FATAL
+            failures += 1
+    assert failures > 2

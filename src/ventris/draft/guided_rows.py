@@ -7,7 +7,9 @@ certain. Which tokens are drafted never decides what the output is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,22 @@ Guess = tuple[int, float]
 
 ASKED = 3
 """Tokens that the guides are asked about for each that is wanted, before they are asked for a mask."""
+
+
+class _NothingFollows:
+    """Stands where a guide failed; that the text may come there and fail is not the drafter's affair."""
+
+    def fork(self) -> Self:
+        return self
+
+    def advance(self, token: int) -> None:
+        pass
+
+    def allowed(self, width: int) -> NDArray[np.bool_]:
+        return np.zeros(width, np.bool_)
+
+    def following(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
+        return [], False
 
 
 class GuidedRows:
@@ -83,8 +101,14 @@ class GuidedRows:
         if not self._states[0]:
             return []
         if node not in self._states:
-            moved = [state.fork() for state in self._at(tree, tree.parents[node])]  # type: ignore[attr-defined]
-            for state in moved:
-                state.advance(tree.tokens[node])
+            behind = self._at(tree, tree.parents[node])
+            try:
+                moved = [state.fork() for state in behind]  # type: ignore[attr-defined]
+                for state in moved:
+                    state.advance(tree.tokens[node])
+            except MemoryError:
+                raise
+            except Exception:
+                moved = [_NothingFollows()]
             self._states[node] = moved
         return self._states[node]

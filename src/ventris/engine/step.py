@@ -5,7 +5,8 @@ Plain autoregressive decoding is this step with trees that are bare roots; there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -59,6 +60,8 @@ class Running:
     new_sources: list[str] = field(default_factory=list)
     dictated: list[int] = field(default_factory=list)
     """Tokens that a guide dictated and that :func:`settle` has not seen yet."""
+    failure: Exception | None = None
+    """What one of its guides raised in this step, before anything was verified."""
 
     @property
     def reading(self) -> bool:
@@ -92,10 +95,13 @@ def draft(
     Args:
         measured: Told the drafter's name and what its call took.
     """
+    trees = []
     for running in batch:
-        if _takes_dictation(running):
-            _take_dictation(running, load.drafts)
-    trees = [_forced_draft(running, load.drafts) for running in batch]
+        trees.append(TokenTree.root(running.stream.pending[-1]))
+        with _blamed(running):
+            if _takes_dictation(running):
+                _take_dictation(running, load.drafts)
+            trees[-1] = _forced_draft(running, load.drafts)
     able = [i for i, running in enumerate(batch) if len(trees[i]) == 1 and _may_draft(running)]
     if not able:
         return trees
@@ -109,10 +115,16 @@ def draft(
     drafting = [i for i in able if budgets[i].minimum(NO_DRAFT) != budgets[i]]
     for drafter, members in _by_part(drafting, lambda i: batch[i].drafter):
         started = clock()
-        jobs = [_draft_job(batch[i], budgets[i]) for i in members]
-        proposed = drafter.propose(jobs)
-        for i, tree in zip(members, proposed, strict=True):
-            trees[i] = _pruned(batch[i], tree)
+        jobs: dict[int, DraftJob] = {}
+        for i in members:
+            with _blamed(batch[i]):
+                jobs[i] = _draft_job(batch[i], budgets[i])
+        if not jobs:
+            continue
+        proposed = drafter.propose([*jobs.values()])
+        for i, tree in zip(jobs, proposed, strict=True):
+            with _blamed(batch[i]):
+                trees[i] = _pruned(batch[i], tree)
         seconds = clock() - started
         depth = max(max(tree.depths()) for tree in proposed)
         measured(drafter.name, DraftCall(depth, sum(len(tree) - 1 for tree in proposed), seconds))
@@ -123,9 +135,20 @@ def draft(
     return trees
 
 
+@contextmanager
+def _blamed(running: Running) -> Iterator[None]:
+    """What is raised here, by a guide say, is the failure of this request alone; the others go on."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        running.failure = error
+
+
 def _may_draft(running: Running) -> bool:
     # While prompt tokens wait, a drafter that reads hidden rows has not seen the root's yet.
-    ready = not (running.reading and running.taps)
+    ready = running.failure is None and not (running.reading and running.taps)
     return running.drafter is not None and ready and running.view.remaining > 1
 
 
@@ -226,7 +249,9 @@ def score(
     entries: list[tuple[Stream, Rows, Sequence[int]]] = []
     owners: list[tuple[int, int]] = []
     for index, (running, tree) in enumerate(zip(batch, trees, strict=True)):
-        needs = [_needs(state, tree) for _, state in running.guides]
+        needs: list[Needs] = []
+        with _blamed(running):
+            needs = [_needs(state, tree) for _, state in running.guides]
         taps = [*running.taps, *getattr(running.request.verifier, "taps", ())]
         taps += [layer for need in needs for layer in need.taps]
         entries.append((running.stream, running.stream.rows(tree, range(len(tree))), taps))
@@ -269,6 +294,8 @@ def verify(scored: Scored) -> tuple[Walk, Exception | None]:
         {key: result.logits for key, result in scored.guide_results.items()},
         recorded=running.request.trace is not None or running.request.logprobs is not None,
     )
+    if running.failure is not None:
+        return walk, running.failure
     if running.guides:
         walk.clock = perf_counter
     try:
