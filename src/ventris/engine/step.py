@@ -95,13 +95,14 @@ def draft(
     Args:
         measured: Told the drafter's name and what its call took.
     """
-    trees = []
+    trees: list[TokenTree] = []
     for running in batch:
-        trees.append(TokenTree.root(running.stream.pending[-1]))
+        forced = None
         with _blamed(running):
             if _takes_dictation(running):
                 _take_dictation(running, load.drafts)
-            trees[-1] = _forced_draft(running, load.drafts)
+            forced = _forced_draft(running, load.drafts)
+        trees.append(forced or TokenTree.root(running.stream.pending[-1]))
     able = [i for i, running in enumerate(batch) if len(trees[i]) == 1 and _may_draft(running)]
     if not able:
         return trees
