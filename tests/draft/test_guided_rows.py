@@ -134,3 +134,13 @@ def test_without_guides_nothing_is_asked() -> None:
     row = np.asarray([0, 3, 1, 2, 0], np.float32)
     assert guided.masked(TokenTree.chain([7, 1], "test"), 1, row) is row
     assert [token for token, _ in guided.likeliest(TokenTree.root(7), 0, row, 2)] == [1, 3]
+
+
+def test_a_model_that_is_sure_of_what_is_refused_still_drafts_what_may_come() -> None:
+    """Beside a logit that is so much larger, the probabilities of the others are zero."""
+    row = np.full(12, -2000.0, np.float32)
+    row[0], row[5] = 0.0, -1999.0
+    guided = GuidedRows(DraftJob(None, None, Budget(9, 9), 7, [ParityState(0)]), np.arange(12), 12)  # type: ignore[arg-type]
+    found = guided.likeliest(TokenTree.root(7), 0, row, 2)
+    assert [token for token, _ in found] == [5, 1]
+    assert found[0][1] > found[1][1] > 0

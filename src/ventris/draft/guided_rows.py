@@ -85,8 +85,9 @@ class GuidedRows:
         if len(tokens) >= width:
             may_follow = set(tokens)
             kept = [guess for guess in guesses if guess[0] in may_follow]
-            mass = sum(chance for _, chance in kept)
-            return [(token, chance / mass) for token, chance in kept[:width]]
+            # Nothing where a model is so sure of what is refused that the rest is rounded to zero.
+            if mass := sum(chance for _, chance in kept):
+                return [(token, chance / mass) for token, chance in kept[:width]]
         # Finding the mask takes ten times as long as asking for some tokens.
         row = self.masked(tree, node, row)
         if np.isneginf(row.max()):
