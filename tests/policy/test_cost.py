@@ -75,6 +75,16 @@ def test_a_clock_that_does_not_move_gives_a_curve(monkeypatch: pytest.MonkeyPatc
     assert measure(ToyTarget(), (1, 2), repeats=1)(2) > 0
 
 
+def test_other_kernels_have_curves_of_their_own(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VENTRIS_CACHE", str(tmp_path))
+    target = ToyTarget()
+    paths = set()
+    for build in ("one", "another"):
+        target.build = build
+        paths.add(_path(target, "key", CONTEXT))
+    assert len(paths) == 2
+
+
 def test_a_gpu_has_curves_of_its_own(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VENTRIS_CACHE", str(tmp_path))
     target = ToyTarget()
