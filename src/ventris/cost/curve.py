@@ -16,8 +16,8 @@ from ventris.engine.target import Rows, Target
 SIZES = (1, 2, 3, 4, 6, 8, 9, 12, 16, 17, 24, 25, 32, 33, 48, 49, 64)
 """Node counts to measure.
 
-Kernels work on blocks of eight rows or of sixteen, so the cost may jump right behind those, by half of a pass
-(bfloat16 on a CPU). Drawn straight from 8 to 12, a ninth row would seem to cost little."""
+Kernels work on blocks of eight rows or of sixteen, so the cost may jump right behind those, by a fifth of a
+pass and more (bfloat16 on a CPU). Drawn straight from 8 to 12, a ninth row would seem to cost little."""
 
 CONTEXT = 128
 

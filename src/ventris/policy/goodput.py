@@ -68,7 +68,7 @@ WARM_UP = 2
 """Calls of a drafter that say nothing about its price."""
 
 OUTLIER = 2.0
-"""A call counts for at most so many times what was expected: something else ran on the machine."""
+"""A call or a step counts for at most so many times what was expected: something else ran on the machine."""
 
 
 @dataclass(slots=True)
