@@ -13,7 +13,7 @@ from ventris.engine.request import Completion, Request
 from ventris.engine.sampling import Sampling
 from ventris.engine.tree import TokenTree
 from ventris.policy import AcceptanceThreshold, Fixed, Goodput
-from ventris.policy.goodput import _Known
+from ventris.policy.by_depth import ByDepth
 from ventris.testing.simulated import SimulatedDrafter, SimulatedTarget, VirtualTime
 from ventris.verify import Synthetic
 
@@ -153,16 +153,49 @@ def test_a_call_that_was_held_up_does_not_make_a_drafter_seem_dear() -> None:
 
 def test_depths_that_were_given_up_early_are_tried_again() -> None:
     """Three refusals at the second depth say little once the first has long been kept."""
-    known = _Known()
+    known = ByDepth(0.98)
     for _ in range(3):
         known.judge(0, 1.0)
         known.judge(1, 0.0)
-    before = known.reach(2)[1]
+    before = known.rates(2)[1]
     for _ in range(60):
         known.judge(0, 1.0)
         known.fade(1)
-    assert before < 0.4
-    assert known.reach(2)[1] > 0.8
+    assert before < 0.45
+    assert known.rates(2)[1] > 0.85
+
+
+def test_a_new_text_is_thought_to_be_drafted_as_well_as_others_were() -> None:
+    usual = ByDepth(0.98)
+    for _ in range(50):
+        usual.judge(0, 0.0)
+        usual.judge(1, 1.0)
+    new = ByDepth(0.98)
+    assert new.rates(2, usual.rates(2)) == usual.rates(2)
+    for _ in range(10):
+        new.judge(0, 1.0)
+    assert new.rates(1, usual.rates(1))[0] > 0.8
+
+
+def test_a_drafter_that_saves_less_than_it_takes_to_read_a_text_is_left_aside() -> None:
+    """It takes a quarter of the whole answer's time to read the prompt, and saves a tenth of it."""
+    policy, took = Goodput(FLAT), []
+    for _ in range(6):
+        simulation = Simulation(policy, 0.002, 0.0015)
+        completion = simulation.add(Synthetic(0.4), 80)
+        list(simulation.engine.run())
+        took.append(completion.stats.drafted)
+    assert took[0] > 0
+    assert took[3:] == [0, 0, 0]
+
+
+def test_a_drafter_that_saves_more_than_it_takes_to_read_a_text_is_used() -> None:
+    policy = Goodput(FLAT)
+    for _ in range(6):
+        simulation = Simulation(policy, 0.0005, 0.0002)
+        completion = simulation.add(Synthetic(0.8), 300)
+        list(simulation.engine.run())
+    assert completion.stats.drafted > 100
 
 
 def test_a_dear_drafter_is_tried_again_and_the_trial_is_scored() -> None:

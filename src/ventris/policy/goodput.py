@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from ventris.policy.best_rate import (
     price_of_drafts,
     unscored_chances,
 )
+from ventris.policy.by_depth import ByDepth
 from ventris.policy.catching_up import tokens_behind
 from ventris.policy.confidence import Correction, judged_nodes
 from ventris.policy.running_fit import RunningFit
@@ -46,17 +49,11 @@ FORGETTING = 0.98
 DEAR = 0.04
 """A drafter whose call takes more than this share of T(1) is planned for, not only trimmed."""
 
+TRIAL = 0.01
+"""Share of a text's time that a drafter may take to read its beginning though nothing promises a gain."""
+
 MARGIN = 0.01
 """Gain in rate below which drafting is not worth its noise."""
-
-FIRST_ACCEPTANCE = 0.6
-"""Acceptance assumed before anything was judged."""
-
-DEPTH_WEIGHT = 2.0
-"""Judgements that the acceptance of one depth counts for in that of the next."""
-
-FADING = 0.95
-"""Factor on the judgements of depths that were not drafted to, so that they are tried again."""
 
 MANY = 8
 """Nodes that count as a unit where the time of a step is learnt."""
@@ -76,81 +73,77 @@ class _Known:
     """What was learnt from one request.
 
     Attributes:
-        kept_at, judged_at: By depth, tokens that were kept and judged.
         silent: Steps since a draft of it was last scored.
         trying: This step's draft is a trial: one token is scored whether it seems to pay or not.
         drafted: The drafter was asked in this step.
         unscored: For nodes of this step's tree below which nothing was scored, the chance that one of the
             drafts there would have been kept.
-        seen: Length of its text when it was last drafted for.
+        seen: Length of its text when it was last drafted for; 0 if it never was.
+        usual: Acceptance by depth of the texts before it. What this text adds to that of all texts is left
+            out: it would count twice.
     """
 
     trust: Correction = field(default_factory=lambda: Correction(FORGETTING))
-    kept_at: list[float] = field(default_factory=list)
-    judged_at: list[float] = field(default_factory=list)
+    by_depth: ByDepth = field(default_factory=lambda: ByDepth(FORGETTING))
     silent: int = 0
     trying: bool = False
     drafted: bool = False
     unscored: dict[int, float] = field(default_factory=dict)
     seen: int = 0
-
-    def reach(self, depth: int) -> list[float]:
-        """For each depth from 1 on, the chance that a token there and all before it are kept.
-
-        A depth that was seldom judged is thought to be like the one before it.
-        """
-        reached, acceptance, found = 1.0, FIRST_ACCEPTANCE, []
-        for level in range(depth):
-            if level < len(self.kept_at):
-                kept, judged = self.kept_at[level], self.judged_at[level]
-                acceptance = (kept + DEPTH_WEIGHT * acceptance) / (judged + DEPTH_WEIGHT)
-            reached *= acceptance
-            found.append(reached)
-        return found
-
-    def fade(self, first: int) -> None:
-        """Forget some of the depths from ``first`` on, which were not judged."""
-        for level in range(first, len(self.kept_at)):
-            self.kept_at[level] *= FADING
-            self.judged_at[level] *= FADING
-
-    def judge(self, level: int, kept: float) -> None:
-        """Count a judgement of a depth."""
-        while len(self.kept_at) <= level:
-            self.kept_at.append(0.0)
-            self.judged_at.append(0.0)
-        self.kept_at[level] = FORGETTING * self.kept_at[level] + kept
-        self.judged_at[level] = FORGETTING * self.judged_at[level] + 1.0
+    usual: list[float] | None = None
 
 
 @dataclass(slots=True)
-class _Calls:
-    """What is known of a drafter's calls.
+class _Drafter:
+    """What was learnt of a drafter from all requests.
 
     Attributes:
         depth: Running mean of the levels that it drafted.
         count: Calls that there were.
         behind: Tokens that it has to catch up on in this step.
-        fit: Times T(1): a call itself, each level, each token that it had to catch up on. That a prompt is
-            read in the first call says nothing about the next one.
+        unread: Tokens of the texts that it begins in this step.
+        fit: Times T(1): a call itself, each level, each token that it had to catch up on. Calls that begin a
+            text say nothing about the next one, and are left out.
+        reading: Times T(1), for each token of a text that it begins.
     """
 
-    depth: float
+    depth: float = 0.0
+    count: int = 0
     behind: int = 0
-    count: int = 1
+    unread: int = 0
     fit: RunningFit = field(default_factory=lambda: RunningFit((0.0,) * 3, (0.3, 0.1, 0.3)))
+    reading: float = 0.0
+    by_depth: ByDepth = field(default_factory=lambda: ByDepth(FORGETTING))
 
     def learn(self, depth: int, took: float) -> None:
         """Count a call that took so many times T(1)."""
-        self.depth += 0.1 * (depth - self.depth)
         self.count += 1
-        if self.count <= WARM_UP:
+        if self.count == 1:
+            self.depth = depth
+        else:
+            self.depth += 0.1 * (depth - self.depth)
+        if self.count <= WARM_UP and not (self.unread and self.count > 1):
             return
         features = (1.0, depth, self.behind)
+        expected = sum(c * f for c, f in zip(self.fit.coefficients(), features, strict=True))
+        if self.unread:
+            reading = max(took - expected, 0.0) / self.unread
+            self.reading = 0.5 * (self.reading + reading) if self.reading else reading
+            return
         if self.count > WARM_UP + 1:
-            expected = sum(c * f for c, f in zip(self.fit.coefficients(), features, strict=True))
             took = min(took, OUTLIER * expected)
         self.fit.observe(features, took)
+
+    def price(self) -> tuple[float, float]:
+        """Times T(1): a call itself and each level."""
+        once, level, _ = self.fit.coefficients()
+        return once, level
+
+    def reach(self, known: _Known, depth: int) -> list[float]:
+        """For each depth from 1 on, the chance that a token of a request there and all before it are kept."""
+        if known.usual is None:
+            known.usual = self.by_depth.rates(depth)
+        return list(accumulate(known.by_depth.rates(depth, known.usual), mul))
 
 
 class Goodput:
@@ -186,8 +179,7 @@ class Goodput:
         self._curve = Tabled(curve)
         # Times T(1): a step itself, what the curve adds for its nodes beyond the first, and what it misses.
         self._steps = RunningFit((1.0, 1.0, 0.0), (3.0, 1.0, 0.5))
-        self._calls: dict[str, _Calls] = {}
-        self._behind: dict[str, int] = {}
+        self._drafters: dict[str, _Drafter] = {}
         self._seen: object = None
 
     @classmethod
@@ -200,24 +192,44 @@ class Goodput:
         self._learn(load)
         for record in records:
             _knowledge(record).trying = False
-        budgets = []
-        lengths = [self.budget.depth] * len(records)
-        for drafter in dict.fromkeys(record.drafter for record in records):
-            places = [place for place, record in enumerate(records) if record.drafter == drafter]
-            calls = self._calls.get(drafter)
-            once, level = calls.fit.coefficients()[:2] if calls else (0.0, 0.0)
-            if calls and once + level * calls.depth >= DEAR:
-                own = [_knowledge(records[place]) for place in places]
-                for place, length in zip(places, self._lengths(own, load, once, level), strict=True):
-                    lengths[place] = length
-            self._behind[drafter] = 0
-        for record, length in zip(records, lengths, strict=True):
-            budgets.append(Budget(self.budget.nodes, length) if length else NO_DRAFT)
-            if length:
+        budgets = [NO_DRAFT] * len(records)
+        for name in dict.fromkeys(record.drafter for record in records):
+            drafter = self._drafter(name)
+            places = [place for place, record in enumerate(records) if record.drafter == name]
+            own = [records[place] for place in places]
+            once, level = drafter.price()
+            lengths = [self.budget.depth] * len(own)
+            if once + level * drafter.depth >= DEAR:
+                lengths = self._lengths(drafter, [_knowledge(record) for record in own], load)
+            drafter.behind = drafter.unread = 0
+            for place, record, length in zip(places, own, lengths, strict=True):
                 known, text = _knowledge(record), len(record.request.tokens)
-                self._behind[record.drafter] += tokens_behind(text, known.seen, length)
+                if not length or not (known.seen or self._worth_reading(drafter, record)):
+                    continue
+                budgets[place] = Budget(self.budget.nodes, length)
+                if known.seen:
+                    drafter.behind += tokens_behind(text, known.seen, length)
+                else:
+                    drafter.unread += text
                 known.seen = text
         return budgets
+
+    def _drafter(self, name: str) -> _Drafter:
+        return self._drafters.setdefault(name, _Drafter())
+
+    def _worth_reading(self, drafter: _Drafter, record: DraftRecord) -> bool:
+        """Whether what a drafter may save of the rest of a text is more than it takes to read its beginning.
+
+        Reckoned as if the request were alone. A hundredth of the rest may be spent in any case, since how
+        well this very text can be drafted is not known before.
+        """
+        reading = drafter.reading * len(record.request.tokens) * self._unit
+        once, level = drafter.price()
+        reach = drafter.reach(_knowledge(record), self.budget.depth)[: max(round(drafter.depth), 1)]
+        lengths = np.arange(len(reach) + 1)
+        seconds = self._seconds(1 + lengths) + self._unit * np.where(lengths, once + level * lengths, 0.0)
+        each = seconds / np.cumsum([1.0, *reach])
+        return bool(reading <= record.request.remaining * max(each[0] - each.min(), TRIAL * each[0]))
 
     def _learn(self, load: Load) -> None:
         """Look at what the drafters' calls of the last step took."""
@@ -229,14 +241,8 @@ class Goodput:
             took, expected = last.seconds, self._seconds(last.nodes)
             features = (1.0, self._curve(last.nodes) / self._unit - 1.0, (last.nodes - 1) / MANY)
             self._steps.observe(features, min(took, OUTLIER * expected) / self._unit)
-        for drafter, call in last.drafts.items():
-            if drafter not in self._calls:
-                # The first call warms up.
-                self._calls[drafter] = _Calls(call.depth)
-                continue
-            calls = self._calls[drafter]
-            calls.behind = self._behind.get(drafter, 0)
-            calls.learn(call.depth, call.seconds / self._unit)
+        for name, call in last.drafts.items():
+            self._drafter(name).learn(call.depth, call.seconds / self._unit)
 
     def _seconds(self, nodes: Any) -> Any:
         """What a step over so many nodes takes, one number or many."""
@@ -244,9 +250,10 @@ class Goodput:
         flat = max(once, LEAST) + further / MANY * (nodes - 1)
         return flat * self._unit + slope * (self._curve(nodes) - self._unit)
 
-    def _lengths(self, learnt: Sequence[_Known], load: Load, once: float, level: float) -> list[int]:
+    def _lengths(self, drafter: _Drafter, learnt: Sequence[_Known], load: Load) -> list[int]:
         """How far a dear drafter drafts: its time counts, and grows with the depth that it drafts to."""
-        reach = np.array([known.reach(self.budget.depth) for known in learnt])
+        once, level = drafter.price()
+        reach = np.array([drafter.reach(known, self.budget.depth) for known in learnt])
         price = price_of_drafts(self._seconds, load)
 
         def drafting(depth: Any, drafts: Any) -> Any:
@@ -294,18 +301,21 @@ class Goodput:
         if not drafted:
             # A bare root, or tokens that a guide forced; neither tells anything about the drafter.
             return
+        drafter = self._drafter(record.drafter)
         depth = tree.depths()
-        judged_levels: dict[int, bool] = {}
+        judged: dict[int, float] = {}
         for node, kept in judged_nodes(tree, path):
-            known.trust.observe(tree.confidence[node], kept)
             level = depth[node] - 1
-            judged_levels[level] = judged_levels.get(level, False) or kept
-        for level, kept in judged_levels.items():
-            known.judge(level, kept)
-        known.fade(max(judged_levels, default=-1) + 1)
+            judged[level] = max(judged.get(level, 0.0), float(kept))
+            known.trust.observe(tree.confidence[node], kept)
+        first_unjudged = max(judged, default=-1) + 1
         if path[-1] in known.unscored:
             # Drafts were paid for that were not scored; the likely ones alone would say too much.
-            known.judge(len(path) - 1, known.unscored[path[-1]])
+            judged[len(path) - 1] = known.unscored[path[-1]]
+        for by_depth in (known.by_depth, drafter.by_depth):
+            by_depth.fade(first_unjudged)
+            for level, share in judged.items():
+                by_depth.judge(level, share)
 
 
 def _knowledge(record: DraftRecord) -> _Known:
