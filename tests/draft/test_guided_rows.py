@@ -144,3 +144,46 @@ def test_a_model_that_is_sure_of_what_is_refused_still_drafts_what_may_come() ->
     found = guided.likeliest(TokenTree.root(7), 0, row, 2)
     assert [token for token, _ in found] == [5, 1]
     assert found[0][1] > found[1][1] > 0
+
+
+class Faulty(ParityState):
+    """Fails at some of what it is asked."""
+
+    def __init__(self, place: int, faults: set[str]) -> None:
+        super().__init__(place)
+        self.faults = faults
+
+    def advance(self, token: int) -> None:
+        assert "advance" not in self.faults
+        super().advance(token)
+
+    def fork(self) -> Faulty:
+        assert "fork" not in self.faults
+        return Faulty(self.place, self.faults)
+
+    def following(self, tokens: list[int]) -> tuple[list[int], bool]:
+        assert "following" not in self.faults
+        return super().following(tokens)
+
+    def allowed(self, width: int) -> np.ndarray:
+        assert "allowed" not in self.faults
+        return super().allowed(width)
+
+
+@pytest.mark.parametrize(
+    ("faults", "empty"),
+    [
+        ({"fork"}, {1}),
+        ({"advance"}, {1}),
+        ({"allowed"}, set()),
+        ({"following"}, set()),
+        ({"allowed", "following"}, {0, 1}),
+    ],
+)
+def test_nothing_is_drafted_where_a_guide_fails(faults: set[str], empty: set[int]) -> None:
+    """What a guide raises belongs to the request that meets it, and one call drafts for many."""
+    tree = TokenTree.chain([7, 2], "test")
+    guided = GuidedRows(DraftJob(None, None, Budget(9, 9), 7, [Faulty(0, faults)]), np.arange(12), 12)  # type: ignore[arg-type]
+    row = np.arange(12, dtype=np.float32)
+    assert {node for node in (0, 1) if not guided.likeliest(tree, node, row, 2)} == empty
+    assert np.isneginf(guided.masked(tree, 0, row)).all() == ("allowed" in faults)

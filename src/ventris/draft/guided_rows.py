@@ -7,14 +7,14 @@ certain. Which tokens are drafted never decides what the output is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import exp
-from typing import Self
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ventris.engine.parts import DraftJob, GuideState
+from ventris.engine.parts import DraftJob
 from ventris.engine.sampling import Row
 from ventris.engine.tree import TokenTree
 from ventris.models.native.rows import most_probable
@@ -27,20 +27,42 @@ ASKED = 3
 """Tokens that the guides are asked about for each that is wanted, before they are asked for a mask."""
 
 
-class _NothingFollows:
-    """Stands where a guide failed; that the text may come there and fail is not the drafter's affair."""
+Answer = TypeVar("Answer")
 
-    def fork(self) -> Self:
-        return self
 
-    def advance(self, token: int) -> None:
-        pass
+class _Shielded:
+    """A guide's state that answers, where the guide fails, that nothing follows.
+
+    That the text may come there and fail is not the drafter's affair, and still less that of the other
+    requests that it drafts for.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def behind(self, token: int) -> _Shielded:
+        def moved(state: Any) -> Any:
+            state = state.fork()
+            state.advance(token)
+            return state
+
+        return _Shielded(self._asked(moved, None))
 
     def allowed(self, width: int) -> NDArray[np.bool_]:
-        return np.zeros(width, np.bool_)
+        return self._asked(lambda state: state.allowed(width), np.zeros(width, np.bool_))
 
     def following(self, tokens: Sequence[int]) -> tuple[list[int], bool]:
-        return [], False
+        return self._asked(lambda state: state.following(tokens), ([], False))
+
+    def _asked(self, question: Callable[[Any], Answer], otherwise: Answer) -> Answer:
+        try:
+            return question(self._state)
+        except MemoryError:
+            raise
+        except Exception:
+            return otherwise
 
 
 class GuidedRows:
@@ -55,14 +77,12 @@ class GuidedRows:
     def __init__(self, job: DraftJob, ids: NDArray[np.int64], vocab_size: int) -> None:
         self._ids = ids
         self._vocab_size = vocab_size
-        self._states: dict[int, list[GuideState]] = {
-            0: [state for state in job.guides if hasattr(state, "allowed")]
-        }
+        self._states = {0: [_Shielded(state) for state in job.guides if hasattr(state, "allowed")]}
 
     def masked(self, tree: TokenTree, node: int, row: Row) -> Row:
         """A row over the listed tokens, ``[listed]``, without what may not follow ``node``."""
         for state in self._at(tree, node):
-            row = np.where(state.allowed(self._vocab_size)[self._ids], row, np.float32(-np.inf))  # type: ignore[attr-defined]
+            row = np.where(state.allowed(self._vocab_size)[self._ids], row, np.float32(-np.inf))
         return row
 
     def likeliest(self, tree: TokenTree, node: int, row: Row, width: int) -> list[Guess]:
@@ -76,7 +96,7 @@ class GuidedRows:
         guesses = self._named(most_probable(row, ASKED * width))
         tokens, complete = [token for token, _ in guesses], False
         for state in states:
-            tokens, only = state.following(tokens)  # type: ignore[attr-defined]
+            tokens, only = state.following(tokens)
             complete = complete or only
         if complete:
             return [(token, 1.0) for token in tokens]
@@ -97,19 +117,11 @@ class GuidedRows:
     def _named(self, found: list[tuple[int, float]]) -> list[Guess]:
         return [(int(self._ids[place]), exp(chance)) for place, chance in found]
 
-    def _at(self, tree: TokenTree, node: int) -> list[GuideState]:
+    def _at(self, tree: TokenTree, node: int) -> list[_Shielded]:
         """States behind a node, moved on from its parent's."""
         if not self._states[0]:
             return []
         if node not in self._states:
-            behind = self._at(tree, tree.parents[node])
-            try:
-                moved = [state.fork() for state in behind]  # type: ignore[attr-defined]
-                for state in moved:
-                    state.advance(tree.tokens[node])
-            except MemoryError:
-                raise
-            except Exception:
-                moved = [_NothingFollows()]
-            self._states[node] = moved
+            token = tree.tokens[node]
+            self._states[node] = [state.behind(token) for state in self._at(tree, tree.parents[node])]
         return self._states[node]
