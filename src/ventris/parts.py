@@ -157,14 +157,18 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
     around a whole value are taken off.
 
     Raises:
-        BadInput: if the text is empty or begins with an option.
+        BadInput: if the text or a piece of it is empty, or it begins with an option.
     """
     if isinstance(spec, Mapping):
         return [PartSpec(name, dict(options or {})) for name, options in spec.items()]
     if not isinstance(spec, str):
         return [part for item in spec for part in parse(item)]
+    if not spec.strip():
+        raise BadInput("a part specification is empty; write a name such as 'ngram'")
     parts: list[PartSpec] = []
-    for item in filter(None, (piece.strip() for piece in _split(spec))):
+    for item in (piece.strip() for piece in _split(spec)):
+        if not item:
+            raise BadInput(f"{spec!r} has an empty piece; leave out the comma beside it")
         named = re.fullmatch(r"([A-Za-z][\w.-]*)(?::(.*))?", item, re.DOTALL)
         if "=" in item.split(":")[0] or named is None:
             if not parts or "=" not in item:
@@ -180,8 +184,6 @@ def parse(spec: str | Mapping[str, Any] | Sequence[Any]) -> list[PartSpec]:
             key, equals, value = first.partition("=")
             options = {key.strip(): value.strip()} if equals and key.isidentifier() else {"": first}
         parts.append(PartSpec(name, options))
-    if not parts:
-        raise BadInput("a part specification is empty; write a name such as 'ngram'")
     return parts
 
 

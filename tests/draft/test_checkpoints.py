@@ -88,6 +88,12 @@ def test_missing_and_damaged_files_are_told(tmp_path):
     replace(stored, tensors={**stored.tensors, "bias": torch.zeros(2)}).save(tmp_path)
     with pytest.raises(BadInput, match=r"the tensor bias .* has the shape \[2\]"):
         Medusa.load(target, tmp_path)
+    for sizes in ({}, {**stored.sizes, "heads": "three"}, {**stored.sizes, "hidden": -4}):
+        replace(stored, sizes=sizes).save(tmp_path)
+        with pytest.raises(
+            BadInput, match="sizes of this medusa checkpoint make no network: .+; it is damaged"
+        ):
+            Medusa.load(target, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
     with pytest.raises(BadInput, match="cannot read"):
         Medusa.load(target, tmp_path)

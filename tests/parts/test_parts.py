@@ -80,6 +80,9 @@ def test_the_first_option_needs_no_name() -> None:
         ("verifier", "greedy:1", "takes no options"),
         ("policy", "=3", "cannot read"),
         ("policy", ",", "empty"),
+        ("drafter", "ngram,,ngram", "'ngram,,ngram' has an empty piece"),
+        ("drafter", "ngram,", "has an empty piece"),
+        ("drafter", " ", "a part specification is empty"),
     ],
 )
 def test_mistakes_are_named_in_one_line(kind: str, spec: str, message: str) -> None:

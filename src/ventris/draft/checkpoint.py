@@ -8,10 +8,10 @@ refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
@@ -25,6 +25,8 @@ from ventris.models.checkpoint_writing import write_json, write_tensors
 
 if TYPE_CHECKING:
     from ventris.model import Model
+
+Network = TypeVar("Network", bound=nn.Module)
 
 FORMAT = 1
 """Raised when the meaning of a field changes."""
@@ -89,7 +91,26 @@ class HeadCheckpoint:
             config["training"],
         )
 
-    def fill(self, network: nn.Module) -> None:
+    def network(self, kind: Callable[..., Network], *first: Any) -> Network:
+        """The network, made with the stored sizes and filled with the tensors.
+
+        Args:
+            kind: Takes the sizes by name, behind ``first``.
+
+        Raises:
+            BadInput: if the sizes make none, or the tensors are not its own.
+        """
+        try:
+            network = kind(*first, **self.sizes)
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            cause = str(error).partition("\n")[0]
+            raise BadInput(
+                f"the sizes of this {self.method} checkpoint make no network: {cause}; it is damaged"
+            ) from None
+        self._fill(network)
+        return network
+
+    def _fill(self, network: nn.Module) -> None:
         """Load the tensors into the network they belong to; every one must be there and fit.
 
         Raises:

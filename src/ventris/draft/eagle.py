@@ -114,9 +114,7 @@ class Eagle(TrainedDrafter):
 
     @classmethod
     def network_of(cls, target: Target, stored: HeadCheckpoint) -> EagleNetwork:
-        network = EagleNetwork(**stored.sizes)
-        stored.fill(network)
-        return network
+        return stored.network(EagleNetwork)
 
     def start(self, request: RequestView) -> _Seen:
         return _Seen(self._layer.new_cache(request.rows + SCRATCH_ROWS, request.ledger))

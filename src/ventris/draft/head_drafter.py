@@ -93,8 +93,7 @@ class HeadDrafter(ABC):
             BadInput: if there are none, or they belong to another target.
         """
         target, stored = open_checkpoint(cls.name, model, checkpoint)
-        network = cls.network_class(**stored.sizes)
-        stored.fill(network)
+        network: Any = stored.network(cls.network_class)
         network.vocabulary.read_tied_rows(target, stored.sizes["embedding_scale"])
         return cls(target, network, tree or cls.tree_of(stored.measured), **settings)
 

@@ -43,8 +43,7 @@ class TrainedDrafter(ABC):
     def network_of(cls, target: Target, stored: HeadCheckpoint) -> Any:
         """The network in a checkpoint, its layers shaped after the target's."""
         config = config_of(target)
-        network = cls.network_class(config, **stored.sizes)
-        stored.fill(network)
+        network = stored.network(cls.network_class, config)
         network.vocabulary.read_tied_rows(target, config.embedding_scale)
         return network
 

@@ -34,8 +34,7 @@ def export_eagle(checkpoint: Path, folder: Path, target: str, speculative_tokens
         BadInput: if ``checkpoint`` is none of EAGLE-3, or ``folder`` holds one already.
     """
     stored = HeadCheckpoint.load(checkpoint, "eagle")
-    network = EagleNetwork(**stored.sizes)
-    stored.fill(network)
+    network = stored.network(EagleNetwork)
     config = speculators_config(network, stored.target.vocab_size, target, speculative_tokens)
     write_folder(folder, config, speculators_tensors(network, stored.target.vocab_size))
 

@@ -35,8 +35,7 @@ def export_medusa(checkpoint: Path, folder: Path, target: str) -> None:
             checkpoint, or ``folder`` is taken.
     """
     stored = HeadCheckpoint.load(checkpoint, "medusa")
-    network = MedusaHeads(**stored.sizes)
-    stored.fill(network)
+    network = stored.network(MedusaHeads)
     vocabulary = network.vocabulary
     if vocabulary.kind == "tied":
         source = resolve(target)

@@ -75,8 +75,7 @@ class Judge:
             BadInput: if there is none, or it belongs to another target.
         """
         target, stored = open_checkpoint("judge", model, checkpoint)
-        head = JudgeHead(**stored.sizes)
-        stored.fill(head)
+        head = stored.network(JudgeHead)
         return cls(
             head.to(target.device),
             head.layer,
