@@ -91,7 +91,7 @@ def test_missing_and_damaged_files_are_told(tmp_path):
     for sizes in ({}, {**stored.sizes, "heads": "three"}, {**stored.sizes, "hidden": -4}):
         replace(stored, sizes=sizes).save(tmp_path)
         with pytest.raises(
-            BadInput, match="sizes of this medusa checkpoint make no network: .+; it is damaged"
+            BadInput, match=r"sizes of this medusa checkpoint make no network: .+; it is damaged"
         ):
             Medusa.load(target, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"short")
