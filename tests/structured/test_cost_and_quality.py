@@ -14,6 +14,7 @@ from ventris.bench.structured.cost_methods import (
     GUIDED,
     NGRAM,
     UNGUIDED,
+    Method,
     Timed,
     cost_methods,
     drafts_for,
@@ -82,6 +83,17 @@ def test_ratios_compare_the_same_schema_in_the_same_repeat() -> None:
     assert found["trained"]["value"] == pytest.approx(3.0)
     assert "ngram,hydra by guided" in found["trained"]["title"]
     assert [row[0] for row in findings.tables[1].rows] == [NGRAM, "hydra", "ngram,hydra"]
+
+
+def test_the_share_of_forced_text_is_told_where_it_was_measured() -> None:
+    runs = [
+        timed(FORCED, name, 0, 1.0).model_copy(update={"steps": n})
+        for name, n in zip("abc", (50, 44, 10), strict=True)
+    ]
+    [ratios, *_] = cost_findings(runs, [Method(FORCED, forced=True)], 0).tables
+    assert "Forced text was 12% of the tokens of the median schema." in ratios.note
+    [ratios, *_] = cost_findings([timed(GUIDED, "a", 0, 1.0)], [Method(GUIDED)], 0).tables
+    assert "Forced text" not in ratios.note
 
 
 def test_acceptance_is_shown_with_and_without_pruning() -> None:

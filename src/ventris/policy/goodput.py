@@ -104,6 +104,7 @@ class _Drafter:
         unread: Tokens of the texts that it begins in this step.
         fit: Times T(1): a call itself, each level, each token that it had to catch up on. Calls that begin a
             text say nothing about the next one, and are left out.
+        learnt: Something was learnt of what a call takes.
         reading: Times T(1), for each token of a text that it begins.
     """
 
@@ -112,27 +113,24 @@ class _Drafter:
     behind: int = 0
     unread: int = 0
     fit: RunningFit = field(default_factory=lambda: RunningFit((0.0,) * 3, (0.3, 0.1, 0.3)))
+    learnt: bool = False
     reading: float = 0.0
     by_depth: ByDepth = field(default_factory=lambda: ByDepth(FORGETTING))
 
     def learn(self, depth: int, took: float) -> None:
         """Count a call that took so many times T(1)."""
         self.count += 1
-        if self.count == 1:
-            self.depth = depth
-        else:
-            self.depth += 0.1 * (depth - self.depth)
-        if self.count <= WARM_UP and not (self.unread and self.count > 1):
+        self.depth += (depth - self.depth) * max(1.0 / self.count, 0.1)
+        if self.count <= WARM_UP:
             return
         features = (1.0, depth, self.behind)
         expected = sum(c * f for c, f in zip(self.fit.coefficients(), features, strict=True))
-        if self.unread:
+        if not self.unread:
+            self.fit.observe(features, min(took, OUTLIER * expected) if self.learnt else took)
+            self.learnt = True
+        elif self.learnt:
             reading = max(took - expected, 0.0) / self.unread
             self.reading = 0.5 * (self.reading + reading) if self.reading else reading
-            return
-        if self.count > WARM_UP + 1:
-            took = min(took, OUTLIER * expected)
-        self.fit.observe(features, took)
 
     def price(self) -> tuple[float, float]:
         """Times T(1): a call itself and each level."""
@@ -150,7 +148,7 @@ class Goodput:
     """Chooses every step's tree sizes by expected tokens a second.
 
     Falls back to plain decoding where drafting does not pay, and tries again every ``retry`` steps, so it
-    recovers when the text becomes predictable.
+    recovers when the text becomes predictable; a new text is tried once whatever others were like.
 
     Trees that were *drawn* are never trimmed: dropping a draw after looking at it would bias a rejection
     rule. Their depth is planned before drafting.
@@ -204,7 +202,10 @@ class Goodput:
             drafter.behind = drafter.unread = 0
             for place, record, length in zip(places, own, lengths, strict=True):
                 known, text = _knowledge(record), len(record.request.tokens)
-                if not length or not (known.seen or self._worth_reading(drafter, record)):
+                if not length:
+                    continue
+                if not (known.seen or self._worth_reading(drafter, record)):
+                    known.silent = 1
                     continue
                 budgets[place] = Budget(self.budget.nodes, length)
                 if known.seen:
@@ -264,7 +265,7 @@ class Goodput:
             if lengths[place]:
                 continue
             known.silent += 1
-            if known.silent >= self.retry:
+            if known.silent >= self.retry or (known.silent == 1 and not known.seen):
                 known.silent, known.trying, lengths[place] = 0, True, 1
         return lengths
 
