@@ -9,6 +9,7 @@ told how far to draft beforehand, by what their calls took and by how often toke
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -177,7 +178,7 @@ class Goodput:
         self._curve = Tabled(curve)
         # Times T(1): a step itself, what the curve adds for its nodes beyond the first, and what it misses.
         self._steps = RunningFit((1.0, 1.0, 0.0), (3.0, 1.0, 0.5))
-        self._drafters: dict[str, _Drafter] = {}
+        self._drafters: defaultdict[str, _Drafter] = defaultdict(_Drafter)
         self._seen: object = None
 
     @classmethod
@@ -192,7 +193,7 @@ class Goodput:
             _knowledge(record).trying = False
         budgets = [NO_DRAFT] * len(records)
         for name in dict.fromkeys(record.drafter for record in records):
-            drafter = self._drafter(name)
+            drafter = self._drafters[name]
             places = [place for place, record in enumerate(records) if record.drafter == name]
             own = [records[place] for place in places]
             once, level = drafter.price()
@@ -214,9 +215,6 @@ class Goodput:
                     drafter.unread += text
                 known.seen = text
         return budgets
-
-    def _drafter(self, name: str) -> _Drafter:
-        return self._drafters.setdefault(name, _Drafter())
 
     def _worth_reading(self, drafter: _Drafter, record: DraftRecord) -> bool:
         """Whether what a drafter may save of the rest of a text is more than it takes to read its beginning.
@@ -243,7 +241,7 @@ class Goodput:
             features = (1.0, self._curve(last.nodes) / self._unit - 1.0, (last.nodes - 1) / MANY)
             self._steps.observe(features, min(took, OUTLIER * expected) / self._unit)
         for name, call in last.drafts.items():
-            self._drafter(name).learn(call.depth, call.seconds / self._unit)
+            self._drafters[name].learn(call.depth, call.seconds / self._unit)
 
     def _seconds(self, nodes: Any) -> Any:
         """What a step over so many nodes takes, one number or many."""
@@ -302,7 +300,7 @@ class Goodput:
         if not drafted:
             # A bare root, or tokens that a guide forced; neither tells anything about the drafter.
             return
-        drafter = self._drafter(record.drafter)
+        drafter = self._drafters[record.drafter]
         depth = tree.depths()
         judged: dict[int, float] = {}
         for node, kept in judged_nodes(tree, path):
