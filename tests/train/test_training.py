@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from interruptions import Killed, killed_again_and_again
+from safetensors.torch import load_file
 
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
@@ -262,3 +263,21 @@ def test_an_exit_layer_that_nobody_else_reads_gets_rows_of_its_own(given, monkey
     trained("kangaroo", given)
     with pytest.raises(BadInput, match="layer 3 cannot be read, the target has 2"):
         trained("kangaroo", given, exit_layer=3, out=given["out"] + "-deep")
+
+
+def test_eagle_goes_on_from_a_checkpoint_with_another_draft_vocabulary(given):
+    """With a rate that changes next to nothing, what is written is what it went on from."""
+    first, wider = given["out"] + "-first", {"shortlist": 40, "warmup": 0, "learning_rate": 1e-9}
+    trained("eagle", given, out=first, shortlist=30)
+    trained("eagle", given, start=first, steps=1, **wider)
+    before, after = (load_file(Path(folder) / "model.safetensors") for folder in (first, given["out"]))
+    places = {token: place for place, token in enumerate(before["ids"].tolist())}
+    both = [(row, places[token]) for row, token in enumerate(after["ids"].tolist()) if token in places]
+    assert len(both) == 30 < len(after["ids"])
+    rows, theirs = map(list, zip(*both, strict=True))
+    torch.testing.assert_close(after["head.weight"][rows], before["head.weight"][theirs], rtol=0, atol=1e-3)
+    for name in before.keys() - {"ids", "head.weight"}:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-3)
+    trained("eagle", given, out=given["out"] + "-anew", steps=1, **wider)
+    anew = load_file(Path(given["out"] + "-anew") / "model.safetensors")
+    assert float((anew["output.weight"] - before["output.weight"]).abs().max()) > 0.01

@@ -9,6 +9,7 @@ from ventris.draft.eagle_network import EagleNetwork, eagle_taps
 from ventris.draft.prefix_attention import PrefixSizes
 from ventris.draft.target_sketch import embedding_rows
 from ventris.train.ahead import Ahead
+from ventris.train.first_weights import alike_checkpoint
 from ventris.train.objectives import AheadObjective, Lesson
 from ventris.train.run import train_heads
 from ventris.train.settings import EagleSettings
@@ -35,6 +36,10 @@ class EagleObjective(AheadObjective[EagleNetwork, EagleSettings]):
         taps = eagle_taps(lesson.model.target.num_layers)
         network = EagleNetwork(PrefixSizes.of(lesson.config).stored(), taps, len(lesson.shortlist))
         network.begin(lesson.shortlist, lesson.head)
+        if settings.start is not None:
+            alike = ("layer", "taps")
+            stored = alike_checkpoint(settings.start, self.method, lesson.model.target, network.sizes, alike)
+            network.go_on(stored.tensors)
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:

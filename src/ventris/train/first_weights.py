@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,18 +74,30 @@ def go_on(
     Raises:
         BadInput: if it is none, of another target, or of another shape.
     """
+    stored = alike_checkpoint(start, method, target, network.sizes, alike)
+    ids = stored.tensors["vocabulary.ids"]
+    if network.vocabulary.kind == "own" and not torch.equal(ids, network.vocabulary.ids):
+        raise BadInput(f"{start} has another draft vocabulary; use the data that it was trained with")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(stored.tensors[name])
+
+
+def alike_checkpoint(
+    start: str, method: str, target: Target, sizes: Mapping[str, Any], alike: Sequence[str]
+) -> HeadCheckpoint:
+    """The checkpoint in a folder, whose sizes named in ``alike`` are these.
+
+    Raises:
+        BadInput: if it is none, of another target, or of another shape.
+    """
     folder = Path(start).expanduser()
     stored = HeadCheckpoint.load(folder, method)
     stored.target.check(target, f"the {method} checkpoint {folder}")
     for name in alike:
-        if stored.sizes[name] != network.sizes[name]:
+        if stored.sizes[name] != sizes[name]:
             raise BadInput(
-                f"{folder} has {name} {stored.sizes[name]} in place of {network.sizes[name]}; "
+                f"{folder} has {name} {stored.sizes[name]} in place of {sizes[name]}; "
                 "choose the settings that it was trained with"
             )
-    ids = stored.tensors["vocabulary.ids"]
-    if network.vocabulary.kind == "own" and not torch.equal(ids, network.vocabulary.ids):
-        raise BadInput(f"{folder} has another draft vocabulary; use the data that it was trained with")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(stored.tensors[name])
+    return stored

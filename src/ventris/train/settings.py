@@ -223,8 +223,12 @@ class EagleSettings(AheadSettings):
     """EAGLE-3: one decoder layer that goes on from its own features."""
 
     heads: int = Field(4, ge=1, le=16, description="guesses in a row that training rehearses")
+    start: str | None = Field(None, description="folder of an EAGLE-3 drafter to go on from")
     loss: LossName = _loss("kl")
     warmup: int = _warmup(100)
+
+    def deciding(self) -> dict[str, Any]:
+        return super().deciding() | {"start": self.start and Path(self.start).name}
 
 
 class NextTokenSettings(TrainSettings):
