@@ -61,6 +61,20 @@ def test_what_cannot_be_read_is_one_line(text: str) -> None:
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("age itn", "did you mean 'int'"),
+        ("a [tme]", "did you mean 'time'"),
+        ("a Berlin", "there are: str, int"),
+    ],
+)
+def test_a_word_alone_that_is_no_kind_is_a_slip(text: str, hint: str) -> None:
+    with pytest.raises(BadInput, match="is no kind of value.*" + hint):
+        concise_schema(text)
+    assert concise_schema('a "Berlin", b 5') == fields(a={"enum": ["Berlin"]}, b={"enum": [5]})
+
+
 @given(st.text(alphabet='ab1,?|[]{}"\\ \n-é$', max_size=30))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

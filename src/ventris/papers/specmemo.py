@@ -173,4 +173,7 @@ def _side_by_side(
     list(engine.run())
     seconds = perf_counter() - began
     engine.close()
+    for done in completions:
+        if done.exception is not None:
+            raise done.exception
     return sum(len(done.tokens) for done in completions) / seconds

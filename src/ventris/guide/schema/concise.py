@@ -8,8 +8,9 @@
     type        := alternative ("|" alternative)*
     alternative := KIND | "[" type "]" | "{" fields "}" | WORD | QUOTED | NUMBER
 
-``KIND`` is one of :data:`KINDS`; any other word is itself, so ``S|M|L`` is one of three texts. Quotes make a
-word of anything: ``"int"``, ``"New York"``. As the whole schema, a type stands in brackets or braces:
+``KIND`` is one of :data:`KINDS`; any other word beside alternatives is itself, so ``S|M|L`` is one of three
+texts. Alone it would more likely be a slip of the pen, and is refused. Quotes make a word of anything:
+``"int"``, ``"New York"``. As the whole schema, a type stands in brackets or braces:
 ``[{name, age int}]`` is a list of objects.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+from difflib import get_close_matches
 from typing import Any
 
 from ventris.engine.errors import BadInput
@@ -129,14 +131,30 @@ class _Reader:
             raise BadInput(f"the schema nests deeper than {DEEPEST} brackets; write a JSON schema")
         choices: list[dict[str, Any]] = []
         words: list[Any] = []
+        first = self.index
         while True:
             self._alternative(choices, words, depth)
             if self.next != "|":
                 break
             self.take()
+        if (
+            words
+            and self.index == first + 1
+            and isinstance(words[0], str)
+            and self.tokens[first][1][0] != '"'
+        ):
+            raise self._no_kind(words[0])
         if words:
             choices.append({"enum": list(dict.fromkeys(words))})
         return choices[0] if len(choices) == 1 else {"anyOf": choices}
+
+    def _no_kind(self, word: str) -> BadInput:
+        near = get_close_matches(word, KINDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}."
+        return BadInput(
+            f"the schema {self.text!r} has {word!r}, which is no kind of value; {hint} "
+            "A constant stands in quotes"
+        )
 
     def _alternative(self, choices: list[dict[str, Any]], words: list[Any], depth: int) -> None:
         if self.next == "[":
