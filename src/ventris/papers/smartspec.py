@@ -89,18 +89,7 @@ def reproduce_smartspec(
     Raises:
         BadInput: for a load or a number that makes no sense.
     """
-    if min(loads, default=-1.0) < 0 or min(requests, max_batch, repeats, max_new_tokens) < 1:
-        raise BadInput(
-            "loads must be 0 or more, and requests, max_batch, repeats and max_new_tokens 1 or more"
-        )
-    if not all(1 <= length <= 64 for length in lengths):
-        raise BadInput("lengths must lie between 1 and 64; not drafting is among the settings in any case")
-    if level_seconds and not simulate:
-        raise BadInput("level_seconds needs simulate; elsewhere a drafter takes what it takes")
-    if not 0 <= level_seconds < inf or not all(isfinite(load) for load in loads):
-        raise BadInput("level_seconds and loads must be finite, and level_seconds 0 or more")
-    if simulate and replay:
-        raise BadInput("simulate and replay are two ways to let time go by a model; choose one")
+    _check(loads, lengths, min(requests, max_batch, repeats, max_new_tokens), level_seconds, simulate, replay)
     started = perf_counter()
     model = load_model(read_settings({**settings, "data": data}))
     # On the clock a curve that was taken while the machine was busy would mislead the policy.
@@ -121,21 +110,9 @@ def reproduce_smartspec(
     # A first round warms caches and kernels up.
     place.serve(OFF, makers[OFF](), [], max_batch)
     rate = requests / place.serve(OFF, makers[OFF](), [], requests).seconds
-    cells = [(f"load {load:g}", [load * rate] * requests if load else []) for load in loads]
-    phase = [load for _ in range(PHASES // 2) for load in (QUIET, BUSY)]
-    each = max(2 * requests // PHASES, 1)
-    cells.append(("load that varies", [load * rate for load in phase for _ in range(each)]))
     latencies: dict[str, dict[str, float]] = {}
-    turn = 0
-    for title, rates in cells:
-        found: dict[str, list[float]] = {name: [] for name in makers}
-        for repeat in range(repeats):
-            for name in rotated(list(makers), turn):
-                moments = poisson(rates, seed + repeat) if rates else None
-                served = place.serve(name, makers[name](), moments, len(rates) or requests)
-                found[name].append(served.latency)
-            turn += 1
-        latencies[title] = {name: mean(values) for name, values in found.items()}
+    for turn, (title, rates) in enumerate(_arrivals(loads, rate, requests).items()):
+        latencies[title] = _latencies(place, makers, rates, requests, repeats, seed, turn)
     notes = [
         f"{getattr(model.target, 'dtype', '')} on {model.target.device.type}".removeprefix("torch."),
         f"{place.name}, {max_batch} side by side, {max_new_tokens} tokens each; load 1: {rate:.2f} a second",
@@ -145,6 +122,54 @@ def reproduce_smartspec(
         ),
     ]
     return Reproduction("smartspec", FIGURE, _rows(latencies), perf_counter() - started, notes)
+
+
+def _check(
+    loads: Sequence[float],
+    lengths: Sequence[int],
+    smallest: int,
+    level_seconds: float,
+    simulate: bool,
+    replay: bool,
+) -> None:
+    if min(loads, default=-1.0) < 0 or smallest < 1:
+        raise BadInput(
+            "loads must be 0 or more, and requests, max_batch, repeats and max_new_tokens 1 or more"
+        )
+    if not all(1 <= length <= 64 for length in lengths):
+        raise BadInput("lengths must lie between 1 and 64; not drafting is among the settings in any case")
+    if level_seconds and not simulate:
+        raise BadInput("level_seconds needs simulate; elsewhere a drafter takes what it takes")
+    if not 0 <= level_seconds < inf or not all(isfinite(load) for load in loads):
+        raise BadInput("level_seconds and loads must be finite, and level_seconds 0 or more")
+    if simulate and replay:
+        raise BadInput("simulate and replay are two ways to let time go by a model; choose one")
+
+
+def _arrivals(loads: Sequence[float], rate: float, requests: int) -> dict[str, list[float]]:
+    """Rates at which the requests of each load arrive, by its title; none where they come one by one."""
+    arrivals = {f"load {load:g}": [load * rate] * requests if load else [] for load in loads}
+    phases = [load for _ in range(PHASES // 2) for load in (QUIET, BUSY)]
+    each = max(2 * requests // PHASES, 1)
+    return {**arrivals, "load that varies": [load * rate for load in phases for _ in range(each)]}
+
+
+def _latencies(
+    place: _Place,
+    makers: dict[str, Callable[[], Policy]],
+    rates: Sequence[float],
+    requests: int,
+    repeats: int,
+    seed: int,
+    turn: int,
+) -> dict[str, float]:
+    """Mean latency with each setting, in seconds; ``turn`` says which goes first."""
+    found: dict[str, list[float]] = {name: [] for name in makers}
+    for repeat in range(repeats):
+        for name in rotated(list(makers), turn):
+            moments = poisson(rates, seed + repeat) if rates else None
+            found[name].append(place.serve(name, makers[name](), moments, len(rates) or requests).latency)
+    return {name: mean(values) for name, values in found.items()}
 
 
 def _rows(latencies: dict[str, dict[str, float]]) -> list[Row]:
