@@ -57,10 +57,11 @@ class Fuse:
         rule: See above.
         weight: w; the papers' own if not given.
         tuned: The model whose logits are f, for ``proxy`` alone.
-        plausible: For ``contrast`` and ``interpolate``; 0 trusts all tokens.
+        plausible: For ``contrast`` and ``interpolate`` alone, 0.1 if not given; 0 trusts all tokens.
 
     Raises:
-        BadInput: if a tuned model is missing or needless, or a mixture has a weight above 1.
+        BadInput: if a tuned model is missing or needless, a mixture has a weight above 1, or a rule without
+            plausible tokens is given a share for them.
     """
 
     name = "fuse"
@@ -74,7 +75,12 @@ class Fuse:
         small: str = Field(description="name, folder or .gguf of the small model")
         tuned: str | None = Field(None, description="the same after tuning, for proxy")
         weight: float | None = Field(None, ge=0, description="0.5, for proxy 1, if not given")
-        plausible: float = Field(PLAUSIBLE, ge=0, le=1, description="least share of the best probability")
+        plausible: float | None = Field(
+            None,
+            ge=0,
+            le=1,
+            description="least share of the best probability, for contrast and interpolate; 0.1 if not given",
+        )
 
     def __init__(
         self,
@@ -82,18 +88,18 @@ class Fuse:
         rule: Rule = "contrast",
         weight: float | None = None,
         tuned: Target | None = None,
-        plausible: float = PLAUSIBLE,
+        plausible: float | None = None,
     ) -> None:
-        _check(rule, tuned is not None, weight)
+        _check(rule, tuned is not None, weight, plausible)
         self.rule: Rule = rule
         self.models = [small] if tuned is None else [small, tuned]
         self.weight = WEIGHTS[rule] if weight is None else weight
-        self.plausible = plausible
+        self.plausible = PLAUSIBLE if plausible is None else plausible
 
     @classmethod
     def build(cls, options: Options, workshop: Workshop) -> Fuse:
         """Load the models; without a target they are only checked for being there."""
-        _check(options.rule, options.tuned is not None, options.weight)
+        _check(options.rule, options.tuned is not None, options.weight, options.plausible)
         if workshop.target is None or workshop.load_target is None:
             preview = cls.__new__(cls)
             preview.models = []
@@ -106,11 +112,13 @@ class Fuse:
         return _Fusing(self, request)
 
 
-def _check(rule: Rule, tuned: bool, weight: float | None) -> None:
+def _check(rule: Rule, tuned: bool, weight: float | None, plausible: float | None) -> None:
     if rule == "proxy" and not tuned:
         raise BadInput("guide 'fuse' needs a tuned model for proxy; give tuned=MODEL")
     if rule != "proxy" and tuned:
         raise BadInput(f"guide 'fuse' has no use for a tuned model in {rule}; take rule=proxy")
+    if rule in ("proxy", "mixture") and plausible is not None:
+        raise BadInput(f"guide 'fuse' leaves no tokens out in {rule}; leave plausible out")
     if rule == "mixture" and weight is not None and not 0 <= weight <= 1:
         raise BadInput(f"guide 'fuse' mixes by a share of 0 to 1, not {weight:g}; give weight=0.5")
 
