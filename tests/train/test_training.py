@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from interruptions import Killed, killed_again_and_again
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import ventris
 from ventris.engine.errors import BadInput, VentrisError
@@ -281,3 +281,7 @@ def test_eagle_goes_on_from_a_checkpoint_with_another_draft_vocabulary(given):
     trained("eagle", given, out=given["out"] + "-anew", steps=1, **wider)
     anew = load_file(Path(given["out"] + "-anew") / "model.safetensors")
     assert float((anew["output.weight"] - before["output.weight"]).abs().max()) > 0.01
+    del before["output.weight"]
+    save_file(before, Path(first) / "model.safetensors")
+    with pytest.raises(BadInput, match=r"output\.weight is missing from this eagle checkpoint"):
+        trained("eagle", given, start=first, out=given["out"] + "-none", **wider)

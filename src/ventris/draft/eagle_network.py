@@ -70,16 +70,17 @@ class EagleNetwork(nn.Module):
             self.final_norm.weight.copy_(head.norm)
             self.head.weight.copy_(head.rows)
 
-    def go_on(self, stored: Mapping[str, Tensor]) -> None:
-        """Take a trained network's weights; rows of tokens that it does not list stay as they are."""
-        places = {token: place for place, token in enumerate(stored["ids"].tolist())}
-        rows = self.head.weight.detach().clone()
-        for row, token in enumerate(self.ids.tolist()):
-            if token in places:
-                rows[row] = stored["head.weight"][places[token]]
+    def go_on(self, trained: EagleNetwork) -> None:
+        """Take a network's weights; rows of tokens that it does not list stay as they are."""
+        places = {token: place for place, token in enumerate(trained.ids.tolist())}
+        weights = dict(trained.named_parameters())
         with torch.no_grad():
+            for row, token in enumerate(self.ids.tolist()):
+                if token in places:
+                    self.head.weight[row] = weights["head.weight"][places[token]]
             for name, parameter in self.named_parameters():
-                parameter.copy_(rows if name == "head.weight" else stored[name])
+                if name != "head.weight":
+                    parameter.copy_(weights[name])
 
     def rehearse(
         self, tapped: Sequence[Tensor], embedded: Tensor, row: Tensor, at: Tensor, steps: int

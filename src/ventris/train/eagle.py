@@ -39,7 +39,7 @@ class EagleObjective(AheadObjective[EagleNetwork, EagleSettings]):
         if settings.start is not None:
             alike = ("layer", "taps")
             stored = alike_checkpoint(settings.start, self.method, lesson.model.target, network.sizes, alike)
-            network.go_on(stored.tensors)
+            network.go_on(stored.network(EagleNetwork))
         super().__init__(network, lesson, settings, settings.heads, settings.decay)
 
     def states(self, batch: Batch, ahead: Ahead, depths: int) -> Tensor:
